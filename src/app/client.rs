@@ -12,6 +12,7 @@ use super::compat;
 use super::complete::{self, CommandLine};
 use super::output::{CommandOutput, fault_json, for_people, service_list};
 use super::paths::UserPaths;
+use crate::app::waiting::Waiting;
 use crate::core::bytes::saturated_u32;
 use crate::core::exchange::ClientRequest;
 use crate::core::knock::KnockKind;
@@ -23,7 +24,6 @@ use ask::{ExchangeOutcome, GatewayResult, ask};
 use join::{JoinOutcome, Joiner};
 use messages::ExchangeReport;
 use signer::{HeldProfile, Signer};
-use waiting::Waiting;
 
 mod answer;
 mod ask;
@@ -40,7 +40,6 @@ mod remove;
 mod session;
 mod signer;
 mod ssh_config;
-mod waiting;
 
 pub use answer::{Answer, Answers, GrantText, Outcome, Overall};
 pub use messages::duration_text;

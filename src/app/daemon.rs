@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use nix::sys::prctl;
 
 use super::args;
-use super::args::toctocd::{ClientCommand, Init, ToctocdArgs, ToctocdCommand};
+use super::args::toctocd::{ClientCommand, GuardCommand, Init, ToctocdArgs, ToctocdCommand};
 use super::gatekeeper::RunFault;
 use super::load::Reach;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
+use super::waiting::Waiting;
 use super::{admin, compat, complete, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
@@ -59,6 +60,7 @@ fn run(args: &ToctocdArgs) -> u8 {
     let config = &args.config;
     // Most commands change nothing before they fail.
     let mut code = WRONG;
+    let waiting = waits_for(&args.command).map(|words| Waiting::begin(words.to_owned()));
     let outcome = match &args.command {
         ToctocdCommand::Run { confirm, background: Some(log) } => {
             code = FAILED;
@@ -100,19 +102,24 @@ fn run(args: &ToctocdArgs) -> u8 {
             code = FAILED;
             guard::run(config, command, args.json)
         }
-        ToctocdCommand::Status => return ask(args, admin::status),
+        ToctocdCommand::Status => {
+            code = FAILED;
+            ask(config, admin::status)
+        }
         ToctocdCommand::Grants { all } => {
-            return ask(args, |reach| admin::grants(reach, *all || args.json));
+            code = FAILED;
+            ask(config, |reach| admin::grants(reach, *all || args.json))
         }
         ToctocdCommand::Reload => {
-            return ask(args, |reach| admin::command(&reach.settings, &ControlRequest::Reload));
+            code = FAILED;
+            ask(config, |reach| admin::command(&reach.settings, &ControlRequest::Reload))
         }
         ToctocdCommand::Reinitialise => {
-            return ask(args, |reach| {
-                admin::command(&reach.settings, &ControlRequest::Reinitialise)
-            });
+            code = FAILED;
+            ask(config, |reach| admin::command(&reach.settings, &ControlRequest::Reinitialise))
         }
     };
+    drop(waiting);
     finish(outcome, code, args.json)
 }
 
@@ -143,8 +150,20 @@ fn run_in_background(
 }
 
 /// Asks the running gateway, also if the configuration is broken.
-fn ask(args: &ToctocdArgs, question: impl FnOnce(&Reach) -> Result<CommandOutput, Fault>) -> u8 {
-    let reach = load::reach(&args.config);
-    let outcome = reach.note(question(&reach));
-    finish(outcome, FAILED, args.json)
+fn ask(
+    config: &Path, question: impl FnOnce(&Reach) -> Result<CommandOutput, Fault>,
+) -> Result<CommandOutput, Fault> {
+    let reach = load::reach(config);
+    reach.note(question(&reach))
+}
+
+/// What a command waits for if it takes long; `None` if it says so itself, or serves.
+fn waits_for(command: &ToctocdCommand) -> Option<&'static str> {
+    match command {
+        ToctocdCommand::Run { background: Some(_), .. } => Some("waiting for the gateway to start"),
+        ToctocdCommand::Run { .. } | ToctocdCommand::Init(_) => None,
+        ToctocdCommand::Guard(GuardCommand::On { .. }) => None,
+        ToctocdCommand::Check { .. } | ToctocdCommand::Convert { .. } => Some("reading"),
+        _ => Some("waiting for the gateway"),
+    }
 }

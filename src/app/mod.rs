@@ -37,5 +37,6 @@ mod printed_guard;
 mod programs;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod provision;
+mod waiting;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod warnings;

@@ -14,6 +14,7 @@ use nix::unistd::mkfifo;
 use toctoc::core::knock::Status;
 
 use crate::harness::gate::{Gate, SSH, ok, stderr};
+use crate::harness::terminal::AtTerminal;
 use crate::harness::{LONG, until};
 
 #[test]
@@ -124,4 +125,16 @@ fn with_a_log_that_nobody_reads_knocks_are_granted_admins_answered_and_the_end_i
     process.signal(Signal::SIGTERM);
     assert!(process.wait(LONG).expect("it ends").success());
     drop(log);
+}
+
+#[test]
+fn a_command_that_waits_for_the_gateway_says_so_at_a_terminal() {
+    let mut gate = Gate::running(|config| config);
+    gate.daemon().process.signal(Signal::SIGSTOP);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+    command.args(["status", "-c"]).arg(gate.config());
+    let mut status = AtTerminal::start(&gate.net.gateway, &mut command);
+    status.wait_for("waiting for the gateway, 1 s");
+    gate.daemon().process.signal(Signal::SIGCONT);
+    status.wait_for("state       intact");
 }

@@ -4,10 +4,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::ask::{ExchangeOutcome, GatewayResult};
-use super::waiting::Waiting;
 use super::{Console, DONE, PreparedKnock, prepare, request};
 use crate::app::args::toctoc::Connect;
 use crate::app::output::CommandOutput;
+use crate::app::waiting::Waiting;
 use crate::core::exchange::ClientRequest;
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use crate::core::types::{Fault, FaultKind, Port, Proto};

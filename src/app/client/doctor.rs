@@ -8,13 +8,13 @@ use super::ask::{ExchangeOutcome, GatewayResult};
 use super::connect::{connect, grant, send_bound};
 use super::messages::{clock_text, everybody_text};
 use super::signer::{self, HeldProfile, Signer};
-use super::waiting::Waiting;
 use super::{
     Console, DONE, NO_ANSWER, PreparedKnock, REFUSED, TRIED, UNREACHABLE, USAGE, family, profiles,
     request,
 };
 use crate::app::args::toctoc::Doctor;
 use crate::app::output::count;
+use crate::app::waiting::Waiting;
 use crate::core::diagnostic::printable;
 use crate::core::exchange::{Endpoints, ReceivedReceipt, usable};
 use crate::core::knock::{KnockKind, Status};

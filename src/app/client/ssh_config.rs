@@ -8,10 +8,10 @@ use std::process::Command;
 
 use super::profiles::{chosen, unlisted_text};
 use super::signer::HeldProfile;
-use super::waiting::Waiting;
 use crate::app::args::toctoc::SshConfig;
 use crate::app::output::CommandOutput;
 use crate::app::paths::{UserPaths, is_profile_name};
+use crate::app::waiting::Waiting;
 use crate::core::diagnostic::printable;
 use crate::core::types::{Fault, ServiceName};
 use crate::edge::files::{self, FileCheck};

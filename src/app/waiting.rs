@@ -12,13 +12,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Shows the words, with the seconds that have passed, until it is dropped. The line is gone
 /// afterwards. Where standard error is no terminal, nothing is shown.
-pub(super) struct Waiting {
+pub(in crate::app) struct Waiting {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Waiting {
-    pub(super) fn begin(words: String) -> Self {
+    pub(in crate::app) fn begin(words: String) -> Self {
         if !stderr().is_terminal() {
             return Self { end: None, thread: None };
         }
