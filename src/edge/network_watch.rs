@@ -52,6 +52,10 @@ const fn as_loaded(number: u16) -> u32 {
     number.to_be() as u32
 }
 
+/// The most reports that one turn of the loop reads: whoever is on the link can cause reports about
+/// neighbours as fast as they are read.
+const READS: usize = 64;
+
 pub struct NetworkWatch {
     socket: Socket,
     neighbours: KnownNeighbours,
@@ -74,11 +78,12 @@ impl NetworkWatch {
         Ok(socket)
     }
 
-    /// Reads all reports. True if anything may have changed; an overrun counts as a change.
+    /// Reads some reports; the descriptor stays readable while there are more. True if anything may
+    /// have changed; an overrun counts as a change.
     pub fn changed(&mut self) -> bool {
         let mut any = false;
         let mut buffer = Vec::with_capacity(8192);
-        loop {
+        for _ in 0..READS {
             buffer.clear();
             match self.socket.recv(&mut buffer, 0) {
                 Ok(_) => {
@@ -94,9 +99,10 @@ impl NetworkWatch {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Some reports were lost.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
-                Err(_) => return any,
+                Err(_) => break,
             }
         }
+        any
     }
 }
 

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use toctoc::core::knock::{KnockKind, Receipt, Request, Status};
 use toctoc::core::types::ServiceName;
+use toctoc::edge::network_watch::NetworkWatch;
 
 use crate::harness::gate::{Gate, KNOCK, Knocker, ok, stderr};
-use crate::harness::{Host, LONG, SHORT, eventually, until};
+use crate::harness::{Host, LONG, Net, SHORT, eventually, until};
 
 const DOOR: &str =
     "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"6543/tcp\"]\nservice = \"ssh\"\n";
@@ -253,4 +254,14 @@ fn the_client_sends_from_the_named_address_and_interface_also_on_the_link_itself
         assert_eq!(output.status.code(), Some(code), "{words:?}");
         assert!(stderr(&output).contains("was not sent"), "{output:?}");
     }
+}
+
+#[test]
+fn reports_about_the_network_are_read_some_in_each_turn() {
+    let net = Net::new();
+    let mut watch = net.gateway.inside(NetworkWatch::start).expect("a watch");
+    net.gateway.sh("for n in $(seq 100); do ip addr add 10.77.0.$n/32 dev lo; done");
+    assert!(watch.changed());
+    assert!(watch.changed(), "one turn has read all");
+    until("all are read", || !watch.changed());
 }

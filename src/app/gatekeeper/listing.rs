@@ -1,4 +1,5 @@
-//! The list of grants for an admin, page by page; the search for a client by its name; and one-connection grants that are used up.
+//! The list of grants for an admin, page by page; the search for a client by its name; and
+//! one-connection grants that are used up.
 
 use super::Gatekeeper;
 use crate::app::admin::{ClientSearch, GrantLine, GrantPage, ServiceGrants};
