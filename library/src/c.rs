@@ -623,7 +623,8 @@ pub unsafe extern "C" fn toctoc_knock_next(
             knock
                 .next(Wall(now), random, |message| {
                     let mut made = ToctocSignature { ed25519: [0; 64], sk_flags: 0, sk_counter: 0 };
-                    // SAFETY: by contract such a function. Both pointers are valid until it returns.
+                    // SAFETY: by contract such a function. Both pointers are valid until it
+                    // returns.
                     let refused = unsafe { sign(context, message.as_ptr(), BLOB, &raw mut made) };
                     signature(refused, &made)
                 })

@@ -1,5 +1,6 @@
-// The C interface against the vectors, and against what a caller can do wrong. vectors.h has the values:
-// library/tests/vectors.rs writes it. Prints nothing and returns 0, or says which line fails.
+// The C interface against the vectors, and against what a caller can do wrong. vectors.h has the
+// values: library/tests/vectors.rs writes it. Prints nothing and returns 0, or says which line
+// fails.
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 //! The IPv6 neighbours of this machine, and which of them are a router of ours under another
 //! address.
 //!
-//! RFC 4861: a router sets the R flag in each of its neighbour advertisements, whatever address that
-//! is for. One that only answers for others (proxy NDP) does not set it. A neighbour that has asked
-//! us first has not advertised anything yet, so we ask it.
+//! RFC 4861: a router sets the R flag in each of its neighbour advertisements, whatever address
+//! that is for. One that only answers for others (proxy NDP) does not set it. A neighbour that has
+//! asked us first has not advertised anything yet, so we ask it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,5 +1,5 @@
-//! A descriptor that becomes readable when this machine's addresses, interfaces or routes change, or
-//! its IPv6 neighbours.
+//! A descriptor that becomes readable when this machine's addresses, interfaces or routes change,
+//! or its IPv6 neighbours.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,8 +21,8 @@ const GROUPS: u32 = (libc::RTMGRP_LINK
     | libc::RTMGRP_NEIGH) as u32;
 
 /// Drops reports about all routes but those to everywhere and to private networks, and about all
-/// neighbours but those of IPv6: on a router they come all the time. The kernel writes the table first,
-/// and then the destination.
+/// neighbours but those of IPv6: on a router they come all the time. The kernel writes the table
+/// first, and then the destination.
 const FILTER: [SockFilter; 21] = [
     SockFilter::new(0x28, 0, 0, 4), // load nlmsg_type
     SockFilter::new(0x15, 15, 0, as_loaded(libc::RTM_NEWNEIGH)),

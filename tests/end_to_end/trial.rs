@@ -1,5 +1,5 @@
-//! The guard on trial: it stays only if somebody gets in from elsewhere, whatever dies meanwhile. See
-//! `first_hour` for the trial of a first start.
+//! The guard on trial: it stays only if somebody gets in from elsewhere, whatever dies meanwhile.
+//! See `first_hour` for the trial of a first start.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
