@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::args::toctoc::{Common, Join, ToctocCommand};
 use super::compat;
 use super::complete::{self, CommandLine};
+use super::knock;
 use super::output::{CommandOutput, fault_json, for_people, service_list};
 use super::paths::UserPaths;
 use crate::app::waiting::Waiting;
@@ -171,7 +172,9 @@ impl Console<'_> {
                 remove::remove(&self.paths, profile)?
             }
             ToctocCommand::Knock(args) => {
-                return super::knock::main(args, self.out, self.err);
+                let Some(fault) = knock::main(args, self.out)? else { return Ok(knock::SENT) };
+                self.print("", &format!("toctoc: {fault}\n"));
+                return Ok(knock::NOT_SENT);
             }
         };
         match output.is_data {

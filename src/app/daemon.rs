@@ -163,7 +163,9 @@ fn waits_for(command: &ToctocdCommand) -> Option<&'static str> {
         ToctocdCommand::Run { background: Some(_), .. } => Some("waiting for the gateway to start"),
         ToctocdCommand::Run { .. } | ToctocdCommand::Init(_) => None,
         ToctocdCommand::Guard(GuardCommand::On { .. }) => None,
-        ToctocdCommand::Check { .. } | ToctocdCommand::Convert { .. } => Some("reading"),
+        ToctocdCommand::Check { .. }
+        | ToctocdCommand::Convert { .. }
+        | ToctocdCommand::Export(_) => Some("reading"),
         _ => Some("waiting for the gateway"),
     }
 }

@@ -57,10 +57,10 @@ pub struct NotSent {
     pub fault: Fault,
 }
 
-/// Runs `toctoc knock`; the exit code is [`SENT`] or [`NOT_SENT`]. All ports are read and all names
-/// are resolved before the first packet, so that no part of a sequence is sent in vain.
-/// Error: the command line is wrong; nothing was sent.
-pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Fault> {
+/// Runs `toctoc knock`. All ports are read and all names are resolved before the first packet, so
+/// that no part of a sequence is sent in vain.
+/// Returns: why something could not be sent. Error: the command line is wrong; nothing was sent.
+pub fn main(args: &KnockArgs, out: &mut dyn Write) -> Result<Option<Fault>, Fault> {
     let family = match (args.ipv4, args.ipv6) {
         (true, _) => Some(AddressFamily::V4),
         (_, true) => Some(AddressFamily::V6),
@@ -72,7 +72,7 @@ pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Resul
     }
     let hits = match resolve_all(&args.host, &steps, family) {
         Ok(hits) => hits,
-        Err(fault) => return Ok(not_sent(err, &fault)),
+        Err(fault) => return Ok(Some(fault)),
     };
     let origin = PacketOrigin { source: args.source, interface: args.interface.clone() };
     let delay = Duration::from_millis(args.delay.into());
@@ -82,16 +82,7 @@ pub fn main(args: &KnockArgs, out: &mut dyn Write, err: &mut dyn Write) -> Resul
             let _ = writeln!(out, "hitting {}", shown(to, step)).and_then(|()| out.flush());
         }
     });
-    match sent {
-        Ok(()) => Ok(SENT),
-        Err(error) => Ok(not_sent(err, &error.fault)),
-    }
-}
-
-fn not_sent(err: &mut dyn Write, fault: &Fault) -> u8 {
-    // Nobody is left to tell if standard error is closed.
-    let _ = writeln!(err, "toctoc: {fault}");
-    NOT_SENT
+    Ok(sent.err().map(|error| error.fault))
 }
 
 /// Sends `hits` in order, `delay` apart, and calls `before` with each.
@@ -236,14 +227,13 @@ mod tests {
 
     fn knock(
         ports: &[&str], with: impl FnOnce(&mut KnockArgs),
-    ) -> (Result<u8, Fault>, String, String) {
+    ) -> (Result<Option<Fault>, Fault>, String) {
         let ports = ports.iter().map(ToString::to_string).collect();
         let mut args = KnockArgs { host: "127.0.0.1".into(), ports, ..KnockArgs::default() };
         with(&mut args);
         let mut out = Vec::new();
-        let mut err = Vec::new();
-        let code = main(&args, &mut out, &mut err);
-        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        let sent = main(&args, &mut out);
+        (sent, String::from_utf8(out).unwrap())
     }
 
     #[test]
@@ -251,9 +241,9 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
         let text = format!("{port}:udp");
-        let (code, out, err) =
+        let (sent, out) =
             knock(&[&text, &port.to_string()], |args| (args.verbose, args.udp) = (true, true));
-        assert_eq!((code.unwrap(), err.as_str()), (SENT, ""));
+        assert_eq!(sent.unwrap(), None);
         assert_eq!(out, format!("hitting udp 127.0.0.1:{port}\n").repeat(2));
         for _ in 0..2 {
             assert_eq!(server.recv(&mut [0; 9]).unwrap(), 1);
@@ -288,22 +278,20 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
         let good = format!("{}:udp", server.local_addr().unwrap().port());
-        let (code, _, err) = knock(&[&good, "no-such-service"], |_| ());
-        assert_eq!(code.unwrap(), NOT_SENT);
-        assert!(err.starts_with("toctoc: 127.0.0.1, port no-such-service/tcp: "), "{err}");
-        let (code, _, err) = knock(&[&good], |args| args.ipv6 = true);
-        assert_eq!(code.unwrap(), NOT_SENT);
-        assert!(err.contains("with -4 or -6 that the host has such an address"), "{err}");
+        let fault = knock(&[&good, "no-such-service"], |_| ()).0.unwrap().unwrap();
+        assert!(fault.what.starts_with("127.0.0.1, port no-such-service/tcp: "), "{fault}");
+        let fault = knock(&[&good], |args| args.ipv6 = true).0.unwrap().unwrap();
+        let text = fault.to_string();
+        assert!(text.contains("with -4 or -6 that the host has such an address"), "{text}");
         assert!(server.recv(&mut [0; 9]).is_err(), "nothing was sent");
     }
 
     #[test]
     fn a_packet_that_cannot_be_sent_ends_the_sequence_with_a_reason() {
-        let (code, _, err) =
-            knock(&["7"], |args| args.source = Some("192.0.2.99".parse().unwrap()));
-        assert_eq!(code.unwrap(), NOT_SENT);
-        assert!(err.starts_with("toctoc: 127.0.0.1: 7/tcp was not sent: "), "{err}");
-        assert!(err.contains("--source"), "{err}");
+        let sent = knock(&["7"], |args| args.source = Some("192.0.2.99".parse().unwrap()));
+        let fault = sent.0.unwrap().unwrap();
+        assert!(fault.what.starts_with("127.0.0.1: 7/tcp was not sent: "), "{fault}");
+        assert!(fault.to_string().contains("--source"), "{fault}");
     }
 
     #[test]

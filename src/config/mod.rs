@@ -16,6 +16,7 @@ pub use crate::core::service::{
 pub mod convert;
 pub mod defaults;
 pub mod duration;
+pub mod excerpt;
 pub mod knockd;
 pub mod native;
 pub mod print;

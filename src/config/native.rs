@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 
 use super::{FirewallSettings, GatewaySettings, KnockSettings, Settings, defaults};
+use crate::config::excerpt::config_text;
 use crate::core::address::is_host;
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::prefix::Prefix;
@@ -52,7 +53,7 @@ pub fn read(
 fn read_once(
     label: &str, text: &str, open: &mut dyn FnMut(&Path) -> Result<Vec<ConfigPart>, Fault>,
 ) -> Result<Settings, Fault> {
-    let file = SourceText::of_config(label, text);
+    let file = config_text(label, text);
     let raw: RawSettings = parse_toml(file)?;
     let include = match raw.include {
         Some(directory) => Some(absolute(file, directory, "include")?),
@@ -67,7 +68,7 @@ fn read_once(
     let knock = knock(file, raw.knock)?;
     let firewall = firewall(file, raw.firewall)?;
     for part in &parts {
-        let file = SourceText::of_config(&part.label, &part.text);
+        let file = config_text(&part.label, &part.text);
         let RawPart { service, door } = parse_toml(file)?;
         all_services.push((file, service));
         all_doors.push((file, door));

@@ -1,10 +1,14 @@
 //! An error at a place in a text: `path:line:column: what`, with a remedy and a guess at what was
 //! meant.
 
+use std::ops::Range;
+
+use strsim::osa_distance;
+
 use super::types::{Fault, FaultKind};
 
-/// Characters of a line that an excerpt shows.
-const SHOWN: usize = 68;
+/// Draws a line, its number, and marks below these bytes of it: `config::excerpt`.
+pub type DrawExcerpt = fn(line: &str, number: usize, marked: Range<usize>) -> String;
 
 /// A text and the name that people know it by.
 #[derive(Clone, Copy)]
@@ -12,44 +16,56 @@ pub struct SourceText<'a> {
     /// Its path, or `-` for standard input.
     pub label: &'a str,
     pub text: &'a str,
-    /// True for a configuration: a fault shows the line. Other files hold secrets.
-    is_public: bool,
+    /// Set for a configuration: a fault shows the line. Other files hold secrets.
+    draw: Option<DrawExcerpt>,
 }
 
 impl<'a> SourceText<'a> {
     pub fn new(label: &'a str, text: &'a str) -> Self {
-        Self { label, text, is_public: false }
+        Self { label, text, draw: None }
     }
 
     /// The text of a configuration, whose lines a fault may show.
-    pub fn of_config(label: &'a str, text: &'a str) -> Self {
-        Self { is_public: true, ..Self::new(label, text) }
+    pub fn of_config(label: &'a str, text: &'a str, draw: DrawExcerpt) -> Self {
+        Self { draw: Some(draw), ..Self::new(label, text) }
     }
 
+    /// A fault about the word at byte `offset`.
     pub fn complain(
         &self, offset: usize, what: impl AsRef<str>, remedy: impl Into<String>,
     ) -> Fault {
-        let (line, column) = self.place(offset);
-        let what = format!("{}:{line}:{column}: {}", self.label, what.as_ref());
+        self.complain_about(offset..offset, what, remedy)
+    }
+
+    /// A fault about these bytes, as far as they are on one line; if there are none, about the word
+    /// that begins there.
+    fn complain_about(
+        &self, bytes: Range<usize>, what: impl AsRef<str>, remedy: impl Into<String>,
+    ) -> Fault {
+        let (number, column) = self.place(bytes.start);
+        let what = format!("{}:{number}:{column}: {}", self.label, what.as_ref());
         let mut fault = Fault::new(what, remedy).of(FaultKind::Input);
-        if self.is_public {
-            let text = self.text.lines().nth(line - 1).unwrap_or_default();
-            fault.excerpt = excerpt(text, line, column);
+        if let Some(draw) = self.draw {
+            let line = self.text.lines().nth(number - 1).unwrap_or_default();
+            let start = line.chars().take(column - 1).map(char::len_utf8).sum();
+            let marked =
+                if bytes.is_empty() { word_at(line, start) } else { start..start + bytes.len() };
+            fault.excerpt = draw(line, number, marked);
         }
         fault
     }
 
     /// The error of a serde format, in words for people; `span` as that format gives it.
-    pub fn complain_serde(&self, span: Option<std::ops::Range<usize>>, message: &str) -> Fault {
-        let offset = span.map_or(0, |span| span.start);
+    pub fn complain_serde(&self, span: Option<Range<usize>>, message: &str) -> Fault {
+        let span = span.unwrap_or_default();
         let first = message.lines().next().unwrap_or("not readable");
         match unknown_field(first) {
-            Some((key, known)) => self.complain_unknown(offset, "key", key, known),
+            Some((key, known)) => self.complain_unknown(span.start, "key", key, known),
             None if is_quoted_number(first) => {
-                self.complain(offset, "a number in quotes", "write it without the quotes")
+                self.complain_about(span, "a number in quotes", "write it without the quotes")
             }
-            None => self.complain(
-                offset,
+            None => self.complain_about(
+                span,
                 plain_words(first),
                 "see the comments in the file that `toctocd init` writes",
             ),
@@ -84,27 +100,11 @@ impl<'a> SourceText<'a> {
     }
 }
 
-/// The line with marks below the word at `column`, for a terminal of 80 columns. Of a longer line
-/// the part around the word.
-pub fn excerpt(text: &str, line: usize, column: usize) -> String {
-    let before = column.saturating_sub(1);
-    let skipped = before.saturating_sub(SHOWN / 2);
-    let skipped = if text.chars().count() > SHOWN { skipped } else { 0 };
-    // One column for each character, also for a hostile one.
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let shown: String = text.chars().skip(skipped).take(SHOWN).map(plain).collect();
-    let ends_word = |c: &char| c.is_whitespace() || *c == '=';
-    let word = shown.chars().skip(before - skipped).take_while(|c| !ends_word(c)).count();
-    let marks = "^".repeat(word.max(1));
-    let number = line.to_string();
-    let margin = number.len();
-    format!(
-        "  {number} | {}\n  {:margin$} | {:place$}{marks}\n",
-        shown.trim_end(),
-        "",
-        "",
-        place = before - skipped
-    )
+/// The bytes of the word that begins at byte `start` of a line.
+pub fn word_at(line: &str, start: usize) -> Range<usize> {
+    let rest = line.get(start..).unwrap_or_default();
+    let ends_word = |c: char| c.is_whitespace() || c == '=';
+    start..start + rest.find(ends_word).unwrap_or(rest.len())
 }
 
 /// `word` with control characters escaped and cut to a readable length: it may come from a hostile
@@ -124,32 +124,9 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         return None;
     }
     let normal = word.to_lowercase().replace('-', "_");
-    let best = known.into_iter().min_by_key(|known| distance(&normal, known))?;
+    let best = known.into_iter().min_by_key(|known| osa_distance(&normal, known))?;
     let close_enough = best.chars().count().div_ceil(3).min(3);
-    if distance(&normal, best) <= close_enough { Some(best) } else { None }
-}
-
-/// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
-fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().collect();
-    let b: Vec<char> = b.chars().collect();
-    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    rows[0] = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let change = usize::from(a[i - 1] != b[j - 1]);
-            let mut best =
-                (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
+    if osa_distance(&normal, best) <= close_enough { Some(best) } else { None }
 }
 
 /// Parses serde's "unknown field `x`, expected one of `a`, `b`".
@@ -225,20 +202,6 @@ mod tests {
         assert_eq!(fault.what, "a.toml:2:1: unknown key `prot`");
         assert_eq!(fault.remedy, "did you mean `port`?");
         assert_eq!(fault.excerpt, "", "the file may hold secrets");
-    }
-
-    #[test]
-    fn the_line_of_a_configuration_is_shown_with_its_word_marked_in_80_columns() {
-        let text = "[knock]\n\tprot = 7\n";
-        let fault = SourceText::of_config("a.toml", text).complain(9, "unknown", "");
-        assert_eq!(fault.excerpt, "  2 |  prot = 7\n    |  ^^^^\n");
-        let long = format!("key = \"{}\" wrong{}", "x".repeat(200), "\u{1b}[31m".repeat(50));
-        let shown = excerpt(&long, 1234, 210);
-        assert!(shown.contains("xx\" wrong") && !shown.contains('\u{1b}'), "{shown}");
-        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
-        let [text, marks] = [0, 1].map(|line| shown.lines().nth(line).unwrap());
-        assert_eq!(text.find("wrong"), marks.find('^'), "{shown}");
-        assert_eq!(excerpt("", 9, 1), "  9 | \n    | ^\n", "the end of the file");
     }
 
     #[test]

@@ -252,7 +252,7 @@ pub struct Invite {
     pub gateway_name: Option<String>,
     /// Expiry: a time from now on (30d, 12h, 1y), a day (its start in UTC), or a moment as
     /// 2027-01-31T12:00:00Z.
-    #[arg(long, value_name = "WHEN", value_parser = expiry)]
+    #[arg(long, value_name = "WHEN", value_parser = expiry, allow_hyphen_values = true)]
     pub expires: Option<u64>,
     /// The longest grant for this client: 90s, 5m, 1h, at most 7d.
     #[arg(long, value_name = "TIME", value_parser = grant_seconds)]
@@ -299,7 +299,7 @@ pub struct ClientAdd {
     pub services: Vec<ServiceName>,
     /// Expiry: a time from now on (30d, 12h, 1y), a day (its start in UTC), or a moment as
     /// 2027-01-31T12:00:00Z.
-    #[arg(long, value_name = "WHEN", value_parser = expiry)]
+    #[arg(long, value_name = "WHEN", value_parser = expiry, allow_hyphen_values = true)]
     pub expires: Option<u64>,
     /// The longest grant for this client: 90s, 5m, 1h, at most 7d.
     #[arg(long, value_name = "TIME", value_parser = grant_seconds)]

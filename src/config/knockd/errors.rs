@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::core::diagnostic::excerpt;
+use crate::config::excerpt::excerpt;
+use crate::core::diagnostic::word_at;
 use crate::core::door::DOORS;
 use crate::core::types::{Fault, FaultKind};
 
@@ -99,7 +100,8 @@ impl KnockdError {
         let (what, remedy) = self.what.explained();
         let line = text.lines().nth(self.line.saturating_sub(1)).unwrap_or_default();
         let column = self.column(line);
-        let excerpt = excerpt(line, self.line, column);
+        let start = line.chars().take(column - 1).map(char::len_utf8).sum();
+        let excerpt = excerpt(line, self.line, word_at(line, start));
         let what = format!("{}:{}:{column}: {what}", path.display(), self.line);
         Fault { excerpt, ..Fault::new(what, remedy) }.of(FaultKind::Input)
     }

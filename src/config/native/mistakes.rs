@@ -197,14 +197,8 @@ ports = [\"25/tcp\"]
             told.iter().map(|line| line.split(": ").next().unwrap_or_default()).collect();
         assert_eq!(places, ["11:5", "13:2", "2:11", "3:1", "4:14", "7:8"], "{told:#?}");
         let lines = parse("t.toml", text).unwrap_err().lines();
-        assert!(
-            lines.contains("  3 | bursd = 64\n    | ^^^^^\n  did you mean `burst`?\n"),
-            "{lines}"
-        );
-        assert!(
-            lines.contains("   13 | [sevice.mail]") || lines.contains("13 | [sevice"),
-            "{lines}"
-        );
+        assert!(lines.contains("3 | bursd = 64\n  | ^^^^^\n  did you mean `burst`?\n"), "{lines}");
+        assert!(lines.contains("\n13 | [sevice.mail]\n"), "{lines}");
     }
 
     #[test]

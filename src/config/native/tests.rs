@@ -608,5 +608,5 @@ fn seconds_may_be_written_as_people_write_times() {
     }
     let quoted = parse("t", "[knock]\nport = \"62201\"\n").unwrap_err();
     assert_eq!(quoted.what, "t:2:8: a number in quotes");
-    assert_eq!(quoted.excerpt, "  2 | port = \"62201\"\n    |        ^^^^^^^\n");
+    assert_eq!(quoted.excerpt, "  |\n2 | port = \"62201\"\n  |        ^^^^^^^\n");
 }
