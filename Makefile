@@ -95,8 +95,8 @@ setup:
 	tools/setup
 
 PREFIX = /usr/local
-# The built programs.
-BIN = $${CARGO_TARGET_DIR:-target}/release
+# The built programs: by `make BIN=DIRECTORY ...` or by the environment.
+BIN ?= $${CARGO_TARGET_DIR:-target}/release
 ZSHDIR = $(PREFIX)/share/zsh/site-functions
 # Must be there when systemd starts: /etc/systemd/system where PREFIX is on a file system of its own.
 UNITDIR = $(PREFIX)/lib/systemd/system

@@ -125,6 +125,34 @@ fn the_installed_units_name_the_installed_program_and_systemd_accepts_them() {
     }
 }
 
+#[test]
+fn the_programs_that_bin_names_are_packaged_however_it_is_given_or_none() {
+    let root = tempfile::tempdir().unwrap();
+    let bin = root.path().display().to_string();
+    let mut make = Command::new("make");
+    make.current_dir(tree("")).args(["-n", "-o", "build", "install", "DESTDIR=/x"]);
+    for by in ["environment", "argument"] {
+        let output = match by {
+            "environment" => make.env("BIN", &bin).output(),
+            _ => make.env_remove("BIN").arg(format!("BIN={bin}")).output(),
+        };
+        let output = output.unwrap();
+        ok(&output);
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(printed.contains(&format!("{bin}/toctocd /x/usr/local/sbin/toctocd")), "{by}");
+    }
+    for kind in ["deb", "rpm"] {
+        let output = Command::new("make")
+            .current_dir(tree(""))
+            .args(["-s", kind])
+            .env("BIN", &bin)
+            .output()
+            .unwrap();
+        let says = format!("package: BIN={bin} has no toctocd and toctoc");
+        assert!(!output.status.success() && stderr(&output).contains(&says), "{kind}: {output:?}");
+    }
+}
+
 /// The start of a command line that runs a program as `unit` does: with its bounding set, without
 /// new privileges, and with only the writable paths that the unit names. `etc` stands for
 /// /etc/toctoc and contains the state and the control socket.
@@ -224,4 +252,33 @@ fn systemd_restarts_a_gateway_that_cannot_start_and_is_told_when_it_is_ready() {
     }
     let listener = u32::try_from(gate.daemon().listener().as_raw()).unwrap();
     assert_eq!(process::name(listener), "toctoc-listener");
+}
+
+/// The score of systemd for a unit in tenths, 0 is best; `None` without systemd 250 or newer.
+fn exposure(unit: &str) -> Option<u32> {
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--no-pager", "--offline=true"])
+        .arg(tree(&format!("packaging/systemd/{unit}.service")))
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    // `-> Overall exposure level for toctocd.service: 2.9 OK`.
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (_, score) = text.lines().last()?.split_once(".service: ")?;
+    let (score, _) = score.split_once(' ')?;
+    Some(score.replace('.', "").parse().expect("a number with one digit behind the point"))
+}
+
+#[test]
+fn the_units_are_as_hardened_as_the_document_says() {
+    let document = fs::read_to_string(tree("docs/packages.md")).unwrap();
+    for unit in ["toctocd", "toctoc-guard"] {
+        let says = format!("`{unit}.service` has a score of ");
+        let (_, rest) = document.split_once(&says).expect("docs/packages.md has the score");
+        let score: u32 = rest[..3].replace('.', "").parse().unwrap();
+        // Skipped on a machine without systemd.
+        if let Some(measured) = exposure(unit) {
+            assert_eq!(measured, score, "{unit}: change docs/packages.md, and say why");
+        }
+    }
 }
