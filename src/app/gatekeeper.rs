@@ -6,10 +6,12 @@
 //! else; work that may block runs outside the loop (see `tasks`).
 
 use crate::app::admin::TrialState;
+use crate::core::event::{EventKind, Level};
 use crate::core::grants::Grants;
 use crate::core::policy::Policy;
 use crate::core::replay::{Replay, clock_jump};
 use crate::core::types::{Boot, Counters, Fault, Now};
+use crate::edge::log::LogEvent;
 
 mod commands;
 mod connections;
@@ -203,7 +205,8 @@ impl Gatekeeper {
         if let Some(reason) = self.replay.challenge_reason(now) {
             let text =
                 format!("every knock needs a challenge: {}", requests::challenge_text(reason));
-            self.out.log_at_most("challenge", 3600, text);
+            let event = LogEvent { level: Level::Warning, ..LogEvent::new(EventKind::Clock, text) };
+            self.out.tell_at_most("challenge", 3600, event);
         }
         self.look_after_journal(now);
         self.check_listeners();
@@ -261,15 +264,15 @@ impl Gatekeeper {
         self.record_time(now, 60);
         self.journal.maintain(now, &mut self.tasks, &mut self.out);
         if let Some(damage) = self.journal.damage() {
-            self.out.log(format!("state: {damage}"));
+            self.out.tell(LogEvent::new(EventKind::State, format!("state: {damage}")).failed());
         }
         for limitation in self.limitations(now) {
-            self.out.log(format!("degraded: {limitation}"));
+            self.out.log(EventKind::Warning, format!("degraded: {limitation}"));
         }
         for warning in &self.in_force.prepared().warnings {
-            self.out.log(format!("warning: {warning}"));
+            self.out.log(EventKind::Warning, format!("warning: {warning}"));
         }
-        self.out.log(self.ready_line());
+        self.out.log(EventKind::Start, self.ready_line());
         self.announce_trial(now);
         self.out.push(Output::TellReady);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::address::{AddressScope, reach};
 use super::attempt::{next_packet, retry};
 use super::authentic::Message;
+use super::event::KnockId;
 use super::keyring::Secret;
 use super::knock::{Enrolment, KnockKind, Receipt, Request, SIGNED, Signature, Status, timestamp};
 use super::public_key::PublicKey;
@@ -123,6 +124,9 @@ pub struct Exchange {
     /// Packets for `request` so far, and each that may be answered.
     attempt: u32,
     waiting: Vec<SentKnock>,
+    /// The ids of all packets so far, and of the one that was answered last.
+    sent: Vec<KnockId>,
+    answered: Option<KnockId>,
     received: Option<ReceivedReceipt>,
     is_over: bool,
 }
@@ -149,6 +153,8 @@ impl Exchange {
             is_second: false,
             attempt: 0,
             waiting: Vec::new(),
+            sent: Vec::new(),
+            answered: None,
             received: None,
             is_over: false,
         };
@@ -172,6 +178,16 @@ impl Exchange {
         self.received
     }
 
+    /// The ids of all packets so far: what the gateway's log calls them.
+    pub fn sent(&self) -> &[KnockId] {
+        &self.sent
+    }
+
+    /// The id of the packet that [`Exchange::received`] answers.
+    pub fn answered(&self) -> Option<KnockId> {
+        self.answered
+    }
+
     /// The packet to send at `now`, with a `sign` as for [`seal`]; `None` if the exchange is over.
     /// The timestamp is always our own: a client that signs a time from the network could be made
     /// to sign any. After an error the same packet can be tried again.
@@ -189,6 +205,7 @@ impl Exchange {
         let (mut sent, day) = next_packet(secrets, now, &self.request, self.working_day, attempt);
         sent.timestamp = timestamp(now, low_bits);
         let (datagram, awaiting) = seal(&self.side, &self.signed(&sent)?, day, ephemeral, sign)?;
+        self.sent.push(awaiting.id());
         self.waiting.push(SentKnock { kind: sent.kind, awaiting });
         self.attempt = attempt;
         Ok(Some(Packet { datagram, patience: self.patience(pause) }))
@@ -196,7 +213,8 @@ impl Exchange {
 
     /// Looks at a datagram that has arrived at `now`.
     pub fn receive(&mut self, now: Wall, datagram: &[u8]) -> Progress {
-        let Some(receipt) = self.open(datagram) else { return Progress::Ignored };
+        let Some((id, receipt)) = self.open(datagram) else { return Progress::Ignored };
+        self.answered = Some(id);
         self.received = Some(ReceivedReceipt { receipt, at: now });
         if !self.is_second
             && let Some(request) = retry(&self.request, &receipt)
@@ -220,8 +238,8 @@ impl Exchange {
         Progress::Over
     }
 
-    /// The receipt in this datagram, if it answers a packet of ours.
-    fn open(&self, datagram: &[u8]) -> Option<Receipt> {
+    /// The receipt in this datagram, if it answers a packet of ours, and the id of that one.
+    fn open(&self, datagram: &[u8]) -> Option<(KnockId, Receipt)> {
         if self.is_over {
             return None;
         }
@@ -229,7 +247,7 @@ impl Exchange {
             if let Some(receipt) = sent.awaiting.open(datagram)
                 && receipt.may_answer(sent.kind)
             {
-                return Some(receipt);
+                return Some((sent.awaiting.id(), receipt));
             }
         }
         None

@@ -85,6 +85,7 @@ impl Grants {
     /// that its holder already had never gets shorter.
     pub fn open(&mut self, now: Now, grant: Grant) -> (Vec<Change>, Reply) {
         let (grant, mut reply) = grant.into_parts();
+        reply.extends = self.live.get(&grant.key).is_some();
         let (changes, live) = self.begin(now, grant);
         reply.granted = Some(live);
         (changes, reply)

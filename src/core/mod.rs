@@ -10,6 +10,7 @@ pub mod columns;
 pub mod diagnostic;
 pub mod door;
 pub mod engine;
+pub mod event;
 pub mod exchange;
 pub mod grant;
 pub mod grants;

@@ -2,6 +2,7 @@
 //! durable. See `wire` for the receipt's seal.
 
 use super::authentic::{Authentic, Handshake};
+use super::event::KnockId;
 use super::grant::ActiveGrant;
 use super::knock::{Challenge, Ports, Receipt, Status, Welcome};
 use super::prefix::Span;
@@ -25,6 +26,8 @@ pub struct Reply {
     /// The grant with the time that the firewall holds, which may be more than this knock asked
     /// for.
     pub granted: Option<ActiveGrant>,
+    /// True if its holder had that grant already.
+    pub extends: bool,
     /// The ports that the grant opens.
     pub ports: Ports,
     /// For somebody who has joined.
@@ -44,9 +47,15 @@ impl Reply {
             status,
             challenge,
             granted: None,
+            extends: false,
             ports: Ports::default(),
             welcome: None,
         }
+    }
+
+    /// The id of the knock that it answers.
+    pub fn id(&self) -> KnockId {
+        KnockId::of(&self.handshake.h)
     }
 
     /// The reply to the same knock if the gateway could not do what was decided.

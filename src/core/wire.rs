@@ -8,6 +8,7 @@
 
 use super::authentic;
 use super::bytes::{Reader, Writer};
+use super::event::KnockId;
 use super::keyring::{
     ClientSecrets, Day, GateKey, MAC, Realm, Secret, TAG, TagOwner, TagTable, WireSecret, keyed16,
     same_mac,
@@ -285,6 +286,11 @@ impl ReplyDatagram {
 }
 
 impl AwaitingReceipt {
+    /// The id of the knock.
+    pub fn id(&self) -> KnockId {
+        KnockId::of(&self.h)
+    }
+
     /// Opens the receipt of this knock; `None` for anything else. Try it on every datagram until
     /// the timeout: anybody can send one that does not open.
     pub fn open(&self, datagram: &[u8]) -> Option<Receipt> {

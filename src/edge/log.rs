@@ -14,6 +14,9 @@ use super::classic_log::local;
 pub use super::classic_log::stamp as date_time;
 use super::worker;
 use crate::core::types::Wall;
+pub use event::{EventRecord, LogEvent};
+
+mod event;
 
 /// The longest line, bytes; longer lines are cut.
 const LONGEST: usize = 1024;
@@ -74,8 +77,12 @@ impl Log {
         Log { stamp: Stamp::None, shared: Arc::default(), sink: Some(Box::new(sink)) }
     }
 
-    /// Queues one line. Never waits.
-    pub fn line(&mut self, now: Wall, text: &str) {
+    /// Queues one event. Never waits.
+    pub fn event(&mut self, now: Wall, event: &LogEvent) {
+        self.line(now, &event.line());
+    }
+
+    fn line(&mut self, now: Wall, text: &str) {
         let text = escaped(text);
         let line = match self.stamp {
             Stamp::None => format!("{text}\n"),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::signer::Signer;
+use crate::core::event::KnockId;
 use crate::core::exchange::{
     ClientRequest, Endpoints, Exchange, NamedAddress, Progress, ReceivedReceipt, is_replaced,
 };
@@ -28,6 +29,9 @@ pub(super) struct GatewayResult {
     pub(super) named: Option<NamedAddress>,
     /// Knocks that were sent, probes included; 0 if another address answered before the first.
     pub(super) knocks: u32,
+    /// Their ids in the gateway's log, and the one that was answered.
+    pub(super) ids: Vec<KnockId>,
+    pub(super) answered: Option<KnockId>,
     pub(super) outcome: ExchangeOutcome,
 }
 
@@ -41,7 +45,15 @@ pub(super) enum ExchangeOutcome {
 impl GatewayResult {
     pub(super) fn not_tried(gateway: SocketAddr) -> Self {
         let outcome = ExchangeOutcome::Silence;
-        Self { gateway, local: None, named: None, knocks: 0, outcome }
+        Self {
+            gateway,
+            local: None,
+            named: None,
+            knocks: 0,
+            ids: Vec::new(),
+            answered: None,
+            outcome,
+        }
     }
 
     /// True if a device in front of the gateway has replaced our address by `observed`: see
@@ -104,11 +116,13 @@ impl Asking<'_> {
             let Some(packet) = exchange.next(now, &entropy::secret()?, sign)? else { break };
             self.socket.send(&packet.datagram)?;
             result.knocks += 1;
+            result.ids = exchange.sent().to_vec();
             let progress = self.wait(&mut exchange, packet.patience);
             if progress == Progress::Ignored && self.answered.get().is_some() {
                 break;
             }
         }
+        result.answered = exchange.answered();
         Ok(exchange.received())
     }
 

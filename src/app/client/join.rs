@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::PreparedKnock;
 use super::ask::{ExchangeOutcome, GatewayResult};
 use super::keys::names;
+use super::messages::ids_text;
 use super::signer::{HeldProfile, key_in, signer, usual_key};
 use crate::app::args::toctoc::{Join, Keygen};
 use crate::app::output::service_list;
@@ -20,6 +21,7 @@ use crate::app::paths::{UserPaths, is_profile_name};
 use crate::app::waiting::Waiting;
 use crate::core::bytes::saturated_i64;
 use crate::core::diagnostic::printable;
+use crate::core::event::KnockId;
 use crate::core::exchange::{ClientRequest, cannot_join};
 use crate::core::knock::{Enrolment, KnockKind, Receipt, Request, Status, Welcome};
 use crate::core::public_key::PublicKey;
@@ -175,7 +177,12 @@ impl Joiner {
         };
         let results = self.knock.insert(knock).send()?;
         match best(&results) {
-            Some(receipt) => self.take(&receipt),
+            Some(receipt) => Ok(match self.take(&receipt)? {
+                JoinOutcome::Refused(words) => {
+                    JoinOutcome::Refused(words + "\n" + ids_text(&judged(&results)).trim_end())
+                }
+                outcome => outcome,
+            }),
             None => Ok(JoinOutcome::NoAnswer(self.no_answer(&results))),
         }
     }
@@ -329,8 +336,14 @@ impl Joiner {
                          or a network drops UDP: ask its admin\n";
             }
         }
-        text
+        let sent: Vec<KnockId> = results.iter().flat_map(|result| &result.ids).copied().collect();
+        text + &ids_text(&sent)
     }
+}
+
+/// The ids of the knocks that were answered.
+fn judged(results: &[GatewayResult]) -> Vec<KnockId> {
+    results.iter().filter_map(|result| result.answered).collect()
 }
 
 /// Removes the line of an invitation whose profile is there: this program was killed in between.

@@ -9,6 +9,7 @@ use super::ask::{ExchangeOutcome, GatewayResult};
 use super::refusal::{Refusal, refusal};
 use super::{DONE, NO_ANSWER, PARTLY, REFUSED, UNREACHABLE};
 use crate::app::output::{CommandOutput, count, service_list};
+use crate::core::event::KnockId;
 use crate::core::exchange::{AddressOrigin, ClientRequest, ReceivedReceipt};
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use crate::core::prefix::Span;
@@ -96,6 +97,9 @@ impl ExchangeReport<'_> {
         if code == NO_ANSWER {
             err += &self.silence_text();
         }
+        if code != DONE {
+            err += &ids_text(&self.unfulfilled());
+        }
         if code == PARTLY {
             err += "only partly done: see above. To knock over one address family only, add -4 or \
                     -6, and connect over the same family\n";
@@ -112,6 +116,22 @@ impl ExchangeReport<'_> {
             );
         }
         CommandOutput { code, err, ..CommandOutput::out(out.concat()) }
+    }
+
+    /// The ids of knocks that opened nothing, as far as anybody knows.
+    fn unfulfilled(&self) -> Vec<KnockId> {
+        let mut ids = Vec::new();
+        for result in self.results {
+            match &result.outcome {
+                ExchangeOutcome::Received(received) if self.is_success(received) => {}
+                ExchangeOutcome::Received(_) => ids.extend(result.answered),
+                ExchangeOutcome::Silence => ids.extend(&result.ids),
+                ExchangeOutcome::Unreachable(_) => {}
+            }
+        }
+        ids.sort();
+        ids.dedup();
+        ids
     }
 
     fn receipt_text(&self, result: &GatewayResult, received: &ReceivedReceipt) -> String {
@@ -297,6 +317,16 @@ fn replaced_text(gateway: IpAddr, observed: Source) -> String {
          opened\n  {}",
         everybody_text(observed)
     )
+}
+
+/// By which names the gateway's log has these knocks.
+pub(super) fn ids_text(ids: &[KnockId]) -> String {
+    let words: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    match words.as_slice() {
+        [] => String::new(),
+        [id] => format!("  the gateway's log has this knock by its id {id}\n"),
+        [..] => format!("  the gateway's log has these knocks by their ids {}\n", words.join(", ")),
+    }
 }
 
 pub(super) fn everybody_text(observed: Source) -> String {

@@ -5,6 +5,8 @@
 //! for that. Grants, openings and waiting receipts are reconciled after every event, so code that
 //! ends a grant need not deal with commands.
 
+use crate::core::event::EventKind;
+use crate::edge::log::LogEvent;
 use std::collections::BTreeSet;
 
 use super::Gatekeeper;
@@ -104,7 +106,8 @@ impl Gatekeeper {
                 Ok(opening) => openings.extend(opening),
                 // Without an opening the reply reports trouble.
                 Err(refused) => {
-                    self.out.log_at_most("hold", 10, refused.text().unwrap_or_default())
+                    let text = refused.text().unwrap_or_default();
+                    self.out.tell_at_most("hold", 10, LogEvent::new(EventKind::Limit, text));
                 }
             }
         }
@@ -181,7 +184,9 @@ impl Gatekeeper {
                 // If this record is lost, the stop command runs once more at the next start. Twice
                 // is better than never.
                 OpeningAction::Forget(id) => self.journal.defer(&[Record::Stopped { id }]),
-                OpeningAction::Note(note) => self.out.log(note.text(|_, ip| ip.to_string())),
+                OpeningAction::Note(note) => {
+                    self.out.log(EventKind::Command, note.text(|_, ip| ip.to_string()))
+                }
             }
         }
     }
@@ -215,9 +220,11 @@ impl Gatekeeper {
         // The journal holds only the opening, and the kernel holds nothing of this grant.
         self.grants.end(now, &[key], GrantEnd::Revoked);
         let (holder, service, who) = (self.in_force.holder(key.holder), key.service, key.who());
-        self.out.log(format!(
+        let text = format!(
             "{holder}: {service} of {who} ended: its start command failed, or took longer than {START} s"
-        ));
+        );
+        let event = LogEvent::new(EventKind::Ended, text).client(holder).service(service);
+        self.out.tell(event.address(who).reason("command").failed());
     }
 
     fn reply_now(&mut self, now: Now, one: WaitingReply) {

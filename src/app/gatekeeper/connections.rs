@@ -1,6 +1,8 @@
 //! Connections: those that end with their grants, and those that outlive them. Connection tracking
 //! is listed beside the loop: a machine may have hundreds of thousands of connections.
 
+use crate::core::event::EventKind;
+use crate::edge::log::LogEvent;
 use std::collections::BTreeSet;
 
 use super::Gatekeeper;
@@ -143,11 +145,15 @@ impl Gatekeeper {
             Ok(_) => {
                 for element in &cut.elements {
                     let (who, service) = (element.who(), element.service);
-                    self.out.log(format!("connections of {who} to {service} were cut"));
+                    let text = format!("connections of {who} to {service} were cut");
+                    let event = LogEvent::new(EventKind::Guard, text).service(service);
+                    self.out.tell(event.address(who));
                 }
             }
             Err(fault) => {
-                self.out.log_at_most("cut", 10, format!("CONNECTIONS WERE NOT CUT: {fault}"));
+                let text = format!("CONNECTIONS WERE NOT CUT: {fault}");
+                let event = LogEvent::new(EventKind::Guard, text).failed();
+                self.out.tell_at_most("cut", 10, event);
                 self.connections.wanted.elements.extend(cut.elements);
                 self.connections.retry_at = Some(now.boot.plus(RETRY));
             }
@@ -170,7 +176,10 @@ impl Gatekeeper {
                 self.journal.defer(&records);
             }
             Ok(_) => {}
-            Err(fault) => self.out.log_at_most("connections", 600, fault.to_string()),
+            Err(fault) => {
+                let event = LogEvent::new(EventKind::Guard, fault.to_string()).failed();
+                self.out.tell_at_most("connections", 600, event);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::events::{Lane, ListenerId, Task};
 use super::knocks::NEVER_GRANTED;
 use crate::app::warnings::NEXT_IS_SHIPPED;
 use crate::core::door::{Door, is_shipped};
+use crate::core::event::{EventKind, KnockId};
 use crate::core::grants::GrantEnd;
 use crate::core::knock::Status;
 use crate::core::openings::{PreparedOpening, commit_all};
@@ -16,7 +17,7 @@ use crate::core::quota::{Bucket, Rate};
 use crate::core::record::Record;
 use crate::core::types::{Boot, Now};
 use crate::edge::gatekeeper_pipe::ToListener;
-use crate::edge::log::clock_time;
+use crate::edge::log::{LogEvent, clock_time};
 use crate::edge::one_time::SequenceUse;
 
 /// The rate limit on the openings of one door: more than the people who know its sequence need, and
@@ -44,8 +45,16 @@ struct PendingUse {
     index: u16,
     /// The door as it was when its sequence was completed.
     door: Door,
-    /// The source to open the door for. `None`: only mark the sequence as used.
-    opens_for: Option<IpAddr>,
+    /// The knock to open the door for. `None`: only mark the sequence as used.
+    opens_for: Option<DoorKnock>,
+}
+
+/// A sequence that somebody completed.
+#[derive(Clone, Copy)]
+struct DoorKnock {
+    source: IpAddr,
+    /// Its id in the log. No client knows it: a sequence has nothing that only one knock has.
+    id: Option<KnockId>,
 }
 
 impl Doors {
@@ -91,25 +100,35 @@ impl Gatekeeper {
             return;
         }
         // No rate limit on this line: it records what opened.
-        self.out.log(format!("{source}: {}: OPEN SESAME", door.name));
+        let knock = DoorKnock { source, id: self.door_knock_id() };
+        self.out.tell(of_door(
+            EventKind::Door,
+            &door,
+            knock,
+            format!("{source}: {}: OPEN SESAME", door.name),
+        ));
         if !self.journal.is_writable() {
             return;
         }
         match door.one_time_sequences {
-            Some(_) => self.use_up(listener, index, door, Some(source)),
-            None => self.open_door(now, &door, source),
+            Some(_) => self.use_up(listener, index, door, Some(knock)),
+            None => self.open_door(now, &door, knock),
         }
     }
 
-    fn open_door(&mut self, now: Now, door: &Door, source: IpAddr) {
+    fn door_knock_id(&mut self) -> Option<KnockId> {
+        self.host.entropy().ok().map(|random| KnockId::of(&random))
+    }
+
+    fn open_door(&mut self, now: Now, door: &Door, knock: DoorKnock) {
         if door.service.is_some() {
-            return self.grant_through(now, door, source);
+            return self.grant_through(now, door, knock);
         }
-        let opening = match self.commands.openings().prepare(now, door, source) {
+        let opening = match self.commands.openings().prepare(now, door, knock.source) {
             Ok(opening) => opening,
             Err(refused) => {
                 if let Some(text) = refused.text() {
-                    self.out.log(text);
+                    self.out.tell(of_door(EventKind::Door, door, knock, text.to_owned()));
                 }
                 return;
             }
@@ -137,7 +156,7 @@ impl Gatekeeper {
     pub(super) fn log_refused_openings(&mut self) {
         for (name, count) in std::mem::take(&mut self.doors.refused) {
             let Rate { per_second, .. } = OPENINGS;
-            self.out.log(format!(
+            self.out.log(EventKind::Limit, format!(
                 "door {name}: {count} complete knocks did not open it: at most {per_second} a second do"
             ));
         }
@@ -145,33 +164,37 @@ impl Gatekeeper {
 
     /// Opens a door that grants a service: changes the firewall first, so that no client waits for
     /// the disk, then defers the record. If the record is lost, a restart closes the door early.
-    fn grant_through(&mut self, now: Now, door: &Door, source: IpAddr) {
+    fn grant_through(&mut self, now: Now, door: &Door, knock: DoorKnock) {
+        let source = knock.source;
         let grant = match self.policy.through_door(now, door, source, &self.grants) {
             Ok(grant) => grant,
             Err(status) => {
-                return self.out.log_door(format!(
-                    "{source}: {}: not granted: {}",
-                    door.name,
-                    why_not(status)
-                ));
+                let why = why_not(status);
+                let text = format!("{source}: {}: not granted: {why}", door.name);
+                let event = of_door(EventKind::Refused, door, knock, text);
+                return self.out.tell_of_door(event.reason(status.word()));
             }
         };
         let (changes, grant) = self.grants.open_for_door(now, grant);
         if let Err(fault) = self.apply(now, &changes) {
-            self.out.log(format!("the firewall refused a grant: {fault}"));
+            self.log_firewall_refusal(&fault);
             self.grants.end(now, &[grant.key], GrantEnd::Revoked);
             return;
         }
         self.journal.defer(&[Record::Granted(grant)]);
-        let until = clock_time(now.wall.plus(grant.seconds_left(now)));
-        self.out
-            .log(format!("{}: {} granted to {source} until {until}", door.name, grant.key.service));
+        let (service, seconds) = (grant.key.service, grant.seconds_left(now));
+        let until = clock_time(now.wall.plus(seconds));
+        let text = format!("{}: {service} granted to {source} until {until}", door.name);
+        let event = of_door(EventKind::Granted, door, knock, text);
+        self.out.tell(event.service(service).seconds(seconds));
     }
 
     /// Queues a one-time sequence; it must be durably marked as used before anything opens. During
     /// a reload the old and the new listener may both report one knock: only the first report opens
     /// the door.
-    fn use_up(&mut self, listener: ListenerId, index: u16, door: Door, opens_for: Option<IpAddr>) {
+    fn use_up(
+        &mut self, listener: ListenerId, index: u16, door: Door, opens_for: Option<DoorKnock>,
+    ) {
         if self.doors.is_using(&door) {
             return self.log_used_before(&door.name);
         }
@@ -179,9 +202,10 @@ impl Gatekeeper {
     }
 
     fn log_used_before(&mut self, name: &str) {
-        self.out.log(format!(
-            "door {name}: its one-time sequence was used up before, so it stays shut"
-        ));
+        self.out.log(
+            EventKind::Door,
+            format!("door {name}: its one-time sequence was used up before, so it stays shut"),
+        );
     }
 
     /// Starts to mark the next sequence as used, if one waits and no task is running.
@@ -207,17 +231,20 @@ impl Gatekeeper {
                 self.take_next_sequence(listener, index, &mut door, used);
                 match opens_for {
                     _ if !by_us => self.log_used_before(&door.name),
-                    Some(source) if self.journal.is_writable() => {
-                        self.open_door(now, &door, source);
+                    Some(knock) if self.journal.is_writable() => {
+                        self.open_door(now, &door, knock);
                         self.begin_prepared(now);
                     }
                     _ => {}
                 }
             }
-            Err(reason) => self.out.log(format!(
-                "door {}: its one-time sequence cannot be used up, so it stays shut: {reason}",
-                door.name
-            )),
+            Err(reason) => self.out.log(
+                EventKind::Door,
+                format!(
+                    "door {}: its one-time sequence cannot be used up, so it stays shut: {reason}",
+                    door.name
+                ),
+            ),
         }
     }
 
@@ -238,15 +265,15 @@ impl Gatekeeper {
         let next = used.next.unwrap_or_default();
         let file = door.one_time_sequences.as_deref().unwrap_or("".as_ref()).display().to_string();
         if is_shipped(&next) {
-            self.out.log(format!(
-                "door {} stays shut from now on: {NEXT_IS_SHIPPED} in {file}",
-                door.name
-            ));
+            self.out.log(
+                EventKind::Door,
+                format!("door {} stays shut from now on: {NEXT_IS_SHIPPED} in {file}", door.name),
+            );
             door.sequence = Vec::new();
         } else {
             door.sequence = next;
             if door.sequence.is_empty() {
-                self.out.log(format!(
+                self.out.log(EventKind::Door, format!(
                     "no more sequences left in the one time sequences file for door {} --> disabling the door",
                     door.name
                 ));
@@ -256,15 +283,24 @@ impl Gatekeeper {
         self.out.send(listener, ToListener::Sequence { door: index, steps: door.sequence.clone() });
     }
 
-    /// Logs a line in knockd's format, if the door exists.
-    pub(super) fn log_door(
-        &mut self, listener: ListenerId, index: u16, text: impl FnOnce(&str) -> String,
+    /// Logs a step in knockd's format, if the door exists.
+    pub(super) fn log_door_step(
+        &mut self, listener: ListenerId, index: u16, source: IpAddr, what: &str,
     ) {
         if let Some(door) = self.listeners.door_of(listener, index) {
-            let text = text(&door.name);
-            self.out.log_door(text);
+            let text = format!("{source}: {}: {what}", door.name);
+            let knock = DoorKnock { source, id: None };
+            let event = of_door(EventKind::Door, door, knock, text);
+            self.out.tell_of_door(event);
         }
     }
+}
+
+fn of_door(
+    kind: EventKind, door: &Door, DoorKnock { source, id }: DoorKnock, text: String,
+) -> LogEvent {
+    let event = LogEvent::new(kind, text).client(format!("door {}", door.name));
+    LogEvent { id, ..event.address(source) }
 }
 
 fn why_not(status: Status) -> &'static str {

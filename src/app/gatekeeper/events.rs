@@ -18,6 +18,7 @@ use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::firewall::{GuardReport, GuardTask};
 use crate::edge::gatekeeper_pipe::{OwnAddress, ToGatekeeper, ToListener};
+use crate::edge::log::LogEvent;
 use crate::edge::one_time::SequenceUse;
 use crate::edge::state::{StateDone, StateJob};
 
@@ -83,8 +84,8 @@ pub(super) struct Network {
 
 /// An action for `serve` to carry out. The order matters.
 pub(super) enum Output {
-    /// Write a line to the log.
-    Log(String),
+    /// Write an event to the log.
+    Log(LogEvent),
     /// Start a listener; [`Event::ListenerReady`] or [`Event::ListenerLost`] follows.
     StartListener(ListenerId, ListenerStart),
     /// Send a message to a listener. It is no error if the listener is gone.

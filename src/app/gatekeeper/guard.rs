@@ -2,6 +2,8 @@
 //! outside the loop. See `edge::firewall` for the kernel side and `app::guard` for the admin's
 //! command.
 
+use crate::core::event::{EventKind, Level};
+use crate::edge::log::LogEvent;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -277,7 +279,8 @@ impl Gatekeeper {
     /// The same for changes that nobody waits for.
     pub(super) fn change_firewall(&mut self, now: Now, changes: &[Change]) {
         if let Err(fault) = self.apply(now, changes) {
-            self.out.log(format!("the firewall refused a change: {fault}"));
+            let text = format!("the firewall refused a change: {fault}");
+            self.out.tell(LogEvent::new(EventKind::Guard, text).failed());
         }
     }
 
@@ -399,18 +402,18 @@ impl Gatekeeper {
     fn repaired(&mut self, now: Now, reloaded: bool, outcome: Result<(), Fault>) {
         self.answer_status(now, outcome.is_ok());
         match outcome {
-            Ok(()) if reloaded => self.out.log("the guard was loaded again"),
+            Ok(()) if reloaded => self.out.log(EventKind::Guard, "the guard was loaded again"),
             Ok(()) => {}
             Err(fault) => {
                 self.guard.repair_at = Some(now.boot.plus(RETRY));
-                self.out.log_at_most("firewall", 10, format!("THE GUARD MAY BE DOWN: {fault}"));
+                self.out.tell_at_most("firewall", 10, may_be_down(&fault));
             }
         }
     }
 
     fn elements_follow_rules(&mut self, now: Now, outcome: Result<(), Fault>) {
         if let Err(fault) = outcome {
-            self.out.log_at_most("firewall", 10, format!("THE GUARD MAY BE DOWN: {fault}"));
+            self.out.tell_at_most("firewall", 10, may_be_down(&fault));
             self.guard.doubt(now);
         }
     }
@@ -431,7 +434,7 @@ impl Gatekeeper {
         if self.guard.others != others {
             self.guard.others = others;
             for limitation in self.guard.limitations() {
-                self.out.log(format!("degraded: {limitation}"));
+                self.out.log(EventKind::Warning, format!("degraded: {limitation}"));
             }
         }
     }
@@ -448,8 +451,10 @@ impl Gatekeeper {
                 let said = self.up_text(now, reloaded);
                 self.reply(session, outcome.map(|()| said), "the guard is not up");
             }
-            (None, Ok(())) => self.out.log("that put the guard up again, so it is no longer off"),
-            (None, Err(fault)) => self.out.log(format!("THE GUARD MAY BE DOWN: {fault}")),
+            (None, Ok(())) => self
+                .out
+                .log(EventKind::Guard, "that put the guard up again, so it is no longer off"),
+            (None, Err(fault)) => self.out.tell(may_be_down(&fault)),
         }
     }
 
@@ -479,7 +484,8 @@ impl Gatekeeper {
     /// loaded it (from nftables.conf, say). A loaded guard without the gatekeeper would lock
     /// everyone out, so it is turned on.
     pub(super) fn guard_was_changed(&mut self, now: Now, who: &str) {
-        self.out.log(format!("our firewall table was changed by {who}"));
+        let text = format!("our firewall table was changed by {who}");
+        self.out.tell(LogEvent { level: Level::Warning, ..LogEvent::new(EventKind::Guard, text) });
         if self.guard.off {
             self.guard.want(GuardWork::TurnOn(None, TrialChange::End));
         } else {
@@ -495,4 +501,8 @@ impl Gatekeeper {
             self.guard.doubt(now);
         }
     }
+}
+
+fn may_be_down(fault: &Fault) -> LogEvent {
+    LogEvent::new(EventKind::Guard, format!("THE GUARD MAY BE DOWN: {fault}")).failed()
 }

@@ -5,6 +5,8 @@
 //! way. The mark of the knock is durable before the task begins, and the file before the answer: if
 //! the process ends in between, the client asks again and is told what the file says.
 
+use crate::core::event::EventKind;
+use crate::edge::log::LogEvent;
 use std::collections::VecDeque;
 
 use super::Gatekeeper;
@@ -50,7 +52,7 @@ impl Gatekeeper {
     ) {
         if self.joining.waiting.len() >= MOST {
             let text = "more people ask to join at once than can be written down: they ask again";
-            self.out.log_at_most("joining", 60, text);
+            self.out.tell_at_most("joining", 60, LogEvent::new(EventKind::Limit, text));
             return self.send_verdict(now, listener, ticket, applicant.reply());
         }
         self.joining.waiting.push_back(WaitingApplicant { listener, ticket, applicant });
@@ -107,7 +109,8 @@ impl Gatekeeper {
                 };
             }
             Err(fault) => {
-                self.out.log(format!("nobody joined: {fault}"));
+                let event = LogEvent::new(EventKind::Joined, format!("nobody joined: {fault}"));
+                self.out.tell(event.of(reply.id()).failed());
                 self.counters.count(Reject::State);
             }
         }
@@ -118,19 +121,22 @@ impl Gatekeeper {
     fn log_join(&mut self, reply: &Reply, key: &PublicKey, answer: &JoinAnswer, is_new: bool) {
         let (name, from) = (self.in_force.client_name(reply.client), reply.source);
         let shown = show_fingerprint(&key.fingerprint());
-        match answer {
+        let (kind, text) = match answer {
             JoinAnswer::Enrolled(_) if is_new => {
-                self.out.log(format!("{name}: joined with {shown}, from {from}"));
+                (EventKind::Joined, format!("{name}: joined with {shown}, from {from}"))
             }
             JoinAnswer::Enrolled(_) => {
-                self.out.log(format!("{name}: told again that it has joined, from {from}"));
+                (EventKind::Joined, format!("{name}: told again that it has joined, from {from}"))
             }
-            JoinAnswer::Pending if is_new => self.out.log(format!(
-                "{name}: {shown} asks to join, from {from}; if that is {name}'s key: toctocd client \
-                 approve {name} {shown}"
-            )),
+            JoinAnswer::Pending if is_new => {
+                let text = format!(
+                    "{name}: {shown} asks to join, from {from}; if that is {name}'s key: toctocd \
+                     client approve {name} {shown}"
+                );
+                (EventKind::Joined, text)
+            }
             // Its client asks each half minute.
-            JoinAnswer::Pending => {}
+            JoinAnswer::Pending => return,
             JoinAnswer::Taken(first) => {
                 let first = show_fingerprint(&first.fingerprint());
                 let text = format!(
@@ -138,15 +144,35 @@ impl Gatekeeper {
                      from {from}. Somebody else has read the line: toctocd client revoke {name}, and \
                      invite again by another way"
                 );
-                self.out.log_alarm("taken", reply.client, text);
+                (EventKind::Alarm, text)
             }
-            JoinAnswer::Denied => self.out.log(format!(
-                "{name}: {shown} may not join, from {from}: the invitation is for another key, or \
-                 this key is enrolled already"
-            )),
+            JoinAnswer::Denied => {
+                let text = format!(
+                    "{name}: {shown} may not join, from {from}: the invitation is for another key, \
+                     or this key is enrolled already"
+                );
+                (EventKind::Refused, text)
+            }
             JoinAnswer::Gone => {
-                self.out.log(format!("{name}: its invitation is over, asked from {from}"));
+                (EventKind::Refused, format!("{name}: its invitation is over, asked from {from}"))
             }
+        };
+        let event = LogEvent::new(kind, text).of(reply.id()).client(name).address(from);
+        let event = event.reason(reason(answer));
+        match kind {
+            EventKind::Alarm => self.out.tell_of_client("taken", reply.client, event),
+            _ => self.out.tell(event),
         }
+    }
+}
+
+/// The answer in one word.
+fn reason(answer: &JoinAnswer) -> &'static str {
+    match answer {
+        JoinAnswer::Enrolled(_) => "enrolled",
+        JoinAnswer::Pending => "pending",
+        JoinAnswer::Taken(_) => "taken",
+        JoinAnswer::Denied => "denied",
+        JoinAnswer::Gone => "gone",
     }
 }

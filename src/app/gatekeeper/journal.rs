@@ -1,6 +1,8 @@
 //! The journal: commits before anything opens, deferred records, and the handling of disk failures.
 //! See `edge::state` for the files and `core::record` for the records.
 
+use crate::core::event::EventKind;
+use crate::edge::log::LogEvent;
 use std::collections::BTreeMap;
 
 use super::Gatekeeper;
@@ -99,7 +101,8 @@ pub(super) fn not_writable() -> Fault {
 impl Gatekeeper {
     /// Logs a failed commit. The caller must not act on its records.
     pub(super) fn commit_failed(&mut self, fault: &Fault) {
-        self.out.log(format!("NOTHING OPENS: {fault}"));
+        let event = LogEvent::new(EventKind::State, format!("NOTHING OPENS: {fault}"));
+        self.out.tell(event.failed());
     }
 
     /// Records the time unless that was done less than `seconds` ago, so that a clock set back
@@ -134,9 +137,7 @@ impl Gatekeeper {
         match self.journal.state.finish(done) {
             Ok(Some(recovered)) => self.read_again(&recovered),
             Ok(None) => {}
-            Err(fault) if self.journal.is_writable() => {
-                self.out.log_at_most("state", 60, fault.to_string())
-            }
+            Err(fault) if self.journal.is_writable() => self.tell_of_disk(&fault),
             Err(fault) => self.commit_failed(&fault),
         }
     }
@@ -144,8 +145,13 @@ impl Gatekeeper {
     /// Handles a state task that missed its deadline. Its records become durable later or never, so
     /// waiting replies fail now.
     pub(super) fn journal_task_late(&mut self, fault: &Fault) {
-        self.out.log_at_most("state", 60, fault.to_string());
+        self.tell_of_disk(fault);
         self.answer_unstored(Some(fault));
+    }
+
+    fn tell_of_disk(&mut self, fault: &Fault) {
+        let event = LogEvent::new(EventKind::State, fault.to_string());
+        self.out.tell_at_most("state", 60, event.failed());
     }
 
     /// Continues after the state was read again. The marks in memory are kept: they include all
@@ -161,7 +167,7 @@ impl Gatekeeper {
         if let Some(at) = recovered.ledger.lost() {
             self.replay.record_loss(at);
         }
-        self.out.log("the state was read again; knocks count again");
+        self.out.log(EventKind::State, "the state was read again; knocks count again");
     }
 
     /// The records that make `ledger` match our grants and openings.

@@ -5,6 +5,7 @@ use super::Gatekeeper;
 use super::events::ListenerId;
 use super::trial::TrialGrant;
 use crate::core::authentic::{Authentic, AuthenticEnrolment, Handshake};
+use crate::core::event::{EventKind, KnockId};
 use crate::core::grants::{ActiveGrant, Change, Element, GrantEnd, GrantKey, Grants};
 use crate::core::keyring::{Day, GateKey};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY, Status};
@@ -14,11 +15,19 @@ use crate::core::replay::Alarm;
 use crate::core::reply::Reply;
 use crate::core::types::{ClientId, Fault, Now, Reject, SECOND, Source, Wall};
 use crate::edge::gatekeeper_pipe::ToListener;
-use crate::edge::log::{clock_time, date_time};
+use crate::edge::log::{LogEvent, clock_time, date_time};
 
 struct Decided {
     ticket: u64,
     decision: Decision,
+}
+
+/// Whose knock it is, as the listener says. Proven once its signature is.
+#[derive(Clone, Copy)]
+struct KnockOrigin {
+    client: ClientId,
+    source: Source,
+    id: KnockId,
 }
 
 /// A reply that is ready, the element that it depends on, if any, and whether it waits until
@@ -65,14 +74,14 @@ impl Gatekeeper {
             return Err(Reject::Policy);
         };
         let gate = self.gate_key(now, client.id, knock.day).ok_or(Reject::Clock)?;
+        let origin = KnockOrigin::of(&knock);
         // Use our own id: `h` is bound to a gateway key too, but it comes from the listener.
-        let id = client.id;
         let verified = Authentic::verify(knock, client, self.in_force.gateway(), &gate);
-        let authentic = self.watched(id, verified)?;
+        let authentic = self.watched(origin, verified)?;
         let entropy = self.host.entropy().map_err(|_| Reject::State)?;
         let decision =
             self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy);
-        self.counted(decision)
+        self.counted(origin, decision)
     }
 
     /// Decides on a knock under the id of an invitation. Which ids are invitations is known from
@@ -80,25 +89,34 @@ impl Gatekeeper {
     fn decide_enrolment(&mut self, now: Now, knock: &HandedKnock) -> Result<Decision, Reject> {
         let gate = self.gate_key(now, knock.client, knock.day).ok_or(Reject::Clock)?;
         let verified = AuthenticEnrolment::verify(knock, self.in_force.gateway(), &gate);
-        let enrolment = self.watched(knock.client, verified)?;
+        let origin = KnockOrigin::of(knock);
+        let enrolment = self.watched(origin, verified)?;
         let entropy = self.host.entropy().map_err(|_| Reject::State)?;
         let decision = self.policy.decide_enrolment(now, enrolment, &mut self.replay, entropy);
-        self.counted(decision)
+        self.counted(origin, decision)
     }
 
-    /// The proof, or an alarm if somebody without the gate key of `id` has tried to make one.
-    fn watched<T>(&mut self, id: ClientId, verified: Result<T, Reject>) -> Result<T, Reject> {
-        if let Err(Reject::Gate) = verified {
-            self.log_forgery(id);
+    /// The proof, or a line in the log: an alarm if somebody without the client's gate key has
+    /// tried to make one.
+    fn watched<T>(
+        &mut self, origin: KnockOrigin, verified: Result<T, Reject>,
+    ) -> Result<T, Reject> {
+        match &verified {
+            Err(Reject::Gate) => self.log_forgery(origin),
+            Err(reject) => self.log_ignored(origin, *reject),
+            Ok(_) => {}
         }
         verified
     }
 
-    fn counted(&mut self, decision: Decision) -> Result<Decision, Reject> {
+    fn counted(&mut self, origin: KnockOrigin, decision: Decision) -> Result<Decision, Reject> {
         match decision {
             Decision::Refuse(refused) => {
-                if let Some(Alarm { client, first, again }) = refused.alarm {
-                    self.log_alarm(client, first, again);
+                match refused.alarm {
+                    Some(Alarm { client, first, again }) => {
+                        self.log_alarm(client, first, again, Some(origin.id));
+                    }
+                    None => self.log_ignored(origin, refused.reject),
                 }
                 Err(refused.reject)
             }
@@ -154,7 +172,7 @@ impl Gatekeeper {
         }
         let applied = self.apply(now, &changes);
         if let Err(fault) = &applied {
-            self.out.log(format!("the firewall refused a grant: {fault}"));
+            self.log_firewall_refusal(fault);
             self.take_back(now, &pending);
         }
         for one in pending {
@@ -266,34 +284,73 @@ impl Gatekeeper {
         self.out.send(listener, ToListener::Verdict { ticket, spent, receipt: None });
     }
 
-    /// Logs one line for each knock with a valid signature.
+    /// Logs one event for each knock with a valid signature.
     fn log_knock(&mut self, now: Now, reply: &Reply) {
         let (client, from, service) =
             (self.in_force.client_name(reply.client), reply.source, reply.service);
-        let text = match (reply.status, reply.granted) {
+        let event = match (reply.status, reply.granted) {
             (Status::Granted, Some(grant)) => {
-                let seconds = grant.seconds_left(now);
+                let (who, seconds) = (grant.key.who(), grant.seconds_left(now));
                 let until = clock_time(now.wall.plus(seconds));
                 let elsewhere = match grant.key.span.of(from) == grant.key.source {
                     true => String::new(),
                     false => format!(", asked from {from}"),
                 };
-                format!(
-                    "{client}: {service} granted to {} for {seconds} s, until {until}{elsewhere}",
-                    grant.key.who()
-                )
+                let text = format!(
+                    "{client}: {service} granted to {who} for {seconds} s, until {until}{elsewhere}"
+                );
+                let kind = match reply.extends {
+                    true => EventKind::Extended,
+                    false => EventKind::Granted,
+                };
+                LogEvent::new(kind, text).address(who).seconds(seconds)
             }
-            (Status::Closed, _) => format!("{client}: {service} closed, asked from {from}"),
-            (Status::Observed, _) => format!("{client}: probe from {from}"),
+            (Status::Closed, _) => {
+                let text = format!("{client}: {service} closed, asked from {from}");
+                LogEvent::new(EventKind::Closed, text).address(from)
+            }
+            (Status::Observed, _) => {
+                LogEvent::new(EventKind::Probe, format!("{client}: probe from {from}"))
+                    .address(from)
+            }
             (Status::Clock, _) if reply.handshake.day == Day::Unknown => {
-                format!("{client}: asked for the time, from {from}")
+                let text = format!("{client}: asked for the time, from {from}");
+                LogEvent::new(EventKind::Time, text).address(from)
             }
-            (Status::Address, _) if reply.address == from => {
-                format!("{client}: refused from {from}: {NEVER_GRANTED}")
+            (status, _) => {
+                let why = match status {
+                    Status::Address if reply.address == from => NEVER_GRANTED,
+                    status => reason(status),
+                };
+                let text = format!("{client}: refused from {from}: {why}");
+                LogEvent::new(EventKind::Refused, text).address(from).reason(status.word())
             }
-            (status, _) => format!("{client}: refused from {from}: {}", reason(status)),
         };
-        self.out.log(text);
+        self.out.tell(event.of(reply.id()).client(client).service(service));
+    }
+
+    /// Logs that a knock opens nothing and is not answered: its client asks why. Somebody who
+    /// repeats packets must not fill the log.
+    fn log_ignored(&mut self, origin: KnockOrigin, reject: Reject) {
+        let why = match reject {
+            Reject::Replayed => "it was used before, or is older than one that was",
+            Reject::Clock => "its timestamp is outside the window",
+            Reject::Address => "it names another address than it came from, and was told so before",
+            Reject::Signature => "its signature is not of the enrolled key, or lacks the touch",
+            // Never made by a client of ours; counted.
+            _ => return,
+        };
+        let KnockOrigin { client, source, id } = origin;
+        let name = self.in_force.client_name(client);
+        let text = format!("{name}: a knock from {source} is not answered: {why}");
+        let event = LogEvent::new(EventKind::Ignored, text).of(id).client(name);
+        let event = event.address(source).reason(reject.name());
+        self.out.tell_of_client(reject.name(), client, event);
+    }
+
+    pub(super) fn log_firewall_refusal(&mut self, fault: &Fault) {
+        let text = format!("the firewall refused a grant: {fault}");
+        self.out.tell(LogEvent::new(EventKind::Guard, text).failed());
     }
 
     /// Confirms the trial of the guard, if the grant's source is another machine.
@@ -313,7 +370,8 @@ impl Gatekeeper {
     fn log_bad_key(&mut self, id: ClientId) {
         if let Some(fault) = self.policy.clients().key_fault(id) {
             let name = self.in_force.client_name(id);
-            self.out.log_alarm("key", id, format!("{name}: its knocks open nothing: {fault}"));
+            let text = format!("{name}: its knocks open nothing: {fault}");
+            self.out.tell_of_client("key", id, ignored(text, name, "policy"));
         }
     }
 
@@ -327,30 +385,47 @@ impl Gatekeeper {
             "{name}: its knocks open nothing: its enrolment ended at {ended}. To renew it, change \
              `expires` in its line of the clients file, then `toctocd reload`"
         );
-        self.out.log_alarm("expired", id, text);
+        self.out.tell_of_client("expired", id, ignored(text, name.clone(), "expired"));
     }
 
     /// Logs that the listener handed over a knock that its client did not make.
-    fn log_forgery(&mut self, id: ClientId) {
-        let name = self.in_force.client_name(id);
+    fn log_forgery(&mut self, origin: KnockOrigin) {
+        let name = self.in_force.client_name(origin.client);
         let text = format!(
             "ALARM: somebody has the keys that the listener has of {name}, but not {name}'s profile, \
              and made a knock with them. It opened nothing. Was the listener taken over, now or \
              earlier? See SECURITY.md"
         );
-        self.out.log_alarm("gate", id, text);
+        let event = LogEvent::new(EventKind::Alarm, text).of(origin.id).client(name);
+        let event = event.address(origin.source).reason("gate");
+        self.out.tell_of_client("gate", origin.client, event);
     }
 
-    /// Logs a used knock that came again from another source.
-    pub(super) fn log_alarm(&mut self, client: ClientId, first: Source, again: Source) {
+    /// Logs a used knock that came again from another source. Its id is known if the gatekeeper
+    /// noticed it.
+    pub(super) fn log_alarm(
+        &mut self, client: ClientId, first: Source, again: Source, id: Option<KnockId>,
+    ) {
         // A listener that somebody took over may name anybody.
         let Some(client) = self.in_force.clients().get(client) else { return };
-        let (id, name) = (client.id, &client.name);
+        let name = &client.name;
         let text = format!(
             "ALARM: a used knock of {name}, first from {first}, came again from {again}: somebody is on the path"
         );
-        self.out.log_alarm("used", id, text);
+        let event = LogEvent { id, ..LogEvent::new(EventKind::Alarm, text).client(name.as_str()) };
+        self.out.tell_of_client("used", client.id, event.address(again).reason("replayed"));
     }
+}
+
+impl KnockOrigin {
+    fn of(knock: &HandedKnock) -> KnockOrigin {
+        KnockOrigin { client: knock.client, source: knock.source, id: KnockId::of(&knock.h) }
+    }
+}
+
+/// A client's knocks are not answered, whatever is in them.
+fn ignored(text: String, client: String, reason: &'static str) -> LogEvent {
+    LogEvent::new(EventKind::Ignored, text).client(client).reason(reason)
 }
 
 /// The reason why an address that was named truthfully is not granted.

@@ -1,6 +1,8 @@
 //! What happens to listeners: their messages, starts, ends and replacements. See `knocks` and
 //! `doors` for the effects of their messages.
 
+use crate::core::event::EventKind;
+use crate::edge::log::LogEvent;
 use std::sync::Arc;
 
 use super::Gatekeeper;
@@ -42,14 +44,15 @@ impl Gatekeeper {
         match message {
             ToGatekeeper::Completed { door, source } => self.completed(now, id, door, source),
             ToGatekeeper::Stage { door, source, stage } => {
-                self.log_door(id, door, |name| format!("{source}: {name}: Stage {stage}"));
+                self.log_door_step(id, door, source, &format!("Stage {stage}"));
             }
             ToGatekeeper::TimedOut { door, source, stage } => {
-                self.log_door(id, door, |name| {
-                    format!("{source}: {name}: sequence timeout (stage {stage})")
-                });
+                let what = format!("sequence timeout (stage {stage})");
+                self.log_door_step(id, door, source, &what);
             }
-            ToGatekeeper::Alarm { client, first, again } => self.log_alarm(client, first, again),
+            ToGatekeeper::Alarm { client, first, again } => {
+                self.log_alarm(client, first, again, None);
+            }
             ToGatekeeper::Down { capture } => self.interface_down(now, capture),
             _ => {}
         }
@@ -70,13 +73,18 @@ impl Gatekeeper {
                 self.listeners.starting = Some(starting);
                 return self.reload_listener_ready();
             }
-            StartReason::Restart => self.out.log("a new listener listens"),
+            StartReason::Restart => self.out.log(EventKind::Listener, "a new listener listens"),
             StartReason::Interfaces { moved: true, .. } => {
-                self.out.log(format!("the default route has changed: knocks are heard on {heard}"));
+                self.out.log(
+                    EventKind::Network,
+                    format!("the default route has changed: knocks are heard on {heard}"),
+                );
             }
             StartReason::Interfaces { back, .. } => {
-                self.out
-                    .log(format!("interface {} is back: knocks are heard there", back.join(", ")));
+                self.out.log(
+                    EventKind::Network,
+                    format!("interface {} is back: knocks are heard there", back.join(", ")),
+                );
             }
         }
         self.exchange(now, starting);
@@ -122,7 +130,8 @@ impl Gatekeeper {
                 0 => "the next one starts now".to_owned(),
                 pause => format!("the next one starts in {pause} s"),
             };
-            self.out.log(format!("the listener was lost ({how}); {next}"));
+            let text = format!("the listener was lost ({how}); {next}");
+            self.out.tell(LogEvent::new(EventKind::Listener, text).failed());
         }
     }
 
@@ -132,9 +141,13 @@ impl Gatekeeper {
             StartReason::Restart => {
                 self.listeners.schedule_restart(now);
                 self.listeners.start_failed = true;
-                self.out.log_at_most("no listener", 60, format!("no listener: {fault}"));
+                let event = LogEvent::new(EventKind::Listener, format!("no listener: {fault}"));
+                self.out.tell_at_most("no listener", 60, event.failed());
             }
-            StartReason::Interfaces { .. } => self.out.log_at_most("back", 10, fault.to_string()),
+            StartReason::Interfaces { .. } => {
+                let event = LogEvent::new(EventKind::Listener, fault.to_string());
+                self.out.tell_at_most("back", 10, event.failed());
+            }
         }
     }
 

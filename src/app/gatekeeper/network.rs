@@ -7,9 +7,11 @@ use super::listeners::StartReason;
 use crate::app::interfaces;
 use crate::app::listener_process::own_addresses;
 use crate::config::DEFAULT_ROUTE;
+use crate::core::event::EventKind;
 use crate::core::types::{Fault, Now};
 use crate::edge::capture::ANY;
 use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::log::LogEvent;
 
 impl Gatekeeper {
     /// Handles a captured interface that went down. Nothing is received there until an interface of
@@ -21,7 +23,8 @@ impl Gatekeeper {
         };
         if name != ANY && !current.ready.missing.contains(&name) {
             let text = format!("interface {name} went down: no knock is heard there");
-            self.out.log_at_most(&format!("interface {name}"), 1, text);
+            let event = LogEvent::new(EventKind::Network, text);
+            self.out.tell_at_most(&format!("interface {name}"), 1, event);
             current.ready.missing.push(name);
             self.check_soon(now);
         }
@@ -31,7 +34,10 @@ impl Gatekeeper {
     pub(super) fn network_changed(&mut self, now: Now, network: Result<Network, Fault>) {
         let network = match network {
             Ok(network) => network,
-            Err(fault) => return self.out.log_at_most("addresses", 10, fault.to_string()),
+            Err(fault) => {
+                let event = LogEvent::new(EventKind::Network, fault.to_string()).failed();
+                return self.out.tell_at_most("addresses", 10, event);
+            }
         };
         if network.addresses != self.in_force.network().addresses
             && let Some(current) = &self.listeners.current
@@ -67,9 +73,11 @@ impl Gatekeeper {
                 text = format!("interface {name} is called {other} now: no knock is heard there");
                 *index = 0;
                 self.out.send(current.id, ToListener::Release { capture });
-                self.out.log_at_most(&format!("renamed {name}"), 1, text);
+                let event = LogEvent::new(EventKind::Network, text);
+                self.out.tell_at_most(&format!("renamed {name}"), 1, event);
             } else if !ready.missing.contains(name) {
-                self.out.log_at_most(&format!("interface {name}"), 1, text);
+                let event = LogEvent::new(EventKind::Network, text);
+                self.out.tell_at_most(&format!("interface {name}"), 1, event);
             }
             if !ready.missing.contains(name) {
                 ready.missing.push(name.clone());

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::events::{ListenerId, Output};
+use crate::core::event::EventKind;
 use crate::core::quota::{Bucket, Rate};
 use crate::core::types::{Boot, ClientId};
 use crate::edge::gatekeeper_pipe::ToListener;
+use crate::edge::log::LogEvent;
 
 /// The rate limit on door messages. It is enough for real knocks; anyone can cause such messages.
 const DOOR_LINES: Rate = Rate { burst: 256, per_second: 16 };
@@ -46,36 +48,42 @@ impl Outbox {
         self.push(Output::Send(listener, message));
     }
 
-    pub(super) fn log(&mut self, text: impl Into<String>) {
-        self.push(Output::Log(text.into()));
+    pub(super) fn log(&mut self, kind: EventKind, text: impl Into<String>) {
+        self.tell(LogEvent::new(kind, text));
     }
 
-    /// Logs a line unless one of this `kind` was logged less than `seconds` ago.
-    pub(super) fn log_at_most(&mut self, kind: &str, seconds: u32, text: impl Into<String>) {
-        let recent = self.said.get(kind).is_some_and(|last| self.now < last.plus(seconds));
+    pub(super) fn tell(&mut self, event: LogEvent) {
+        self.push(Output::Log(event));
+    }
+
+    /// Logs an event unless one about this `subject` was logged less than `seconds` ago.
+    pub(super) fn tell_at_most(&mut self, subject: &str, seconds: u32, event: LogEvent) {
+        let recent = self.said.get(subject).is_some_and(|last| self.now < last.plus(seconds));
         if !recent {
-            self.said.insert(kind.to_owned(), self.now);
-            self.log(text);
+            self.said.insert(subject.to_owned(), self.now);
+            self.tell(event);
         }
     }
 
-    /// Logs an alarm about a client, at most one of its kind a minute. Whoever causes one about one
-    /// client must not hide another one, and with those of many must not fill the log.
-    pub(super) fn log_alarm(&mut self, kind: &'static str, client: ClientId, text: String) {
+    /// Logs an event about a client, at most one about each subject a minute. Whoever causes one
+    /// about one client must not hide another one, and with those of many must not fill the log.
+    pub(super) fn tell_of_client(
+        &mut self, subject: &'static str, client: ClientId, event: LogEvent,
+    ) {
         if self.alarms.1 <= self.now {
             self.alarms = (BTreeSet::new(), self.now.plus(60));
         }
-        if self.alarms.0.len() < ALARMS && self.alarms.0.insert((kind, client)) {
-            self.log(text);
+        if self.alarms.0.len() < ALARMS && self.alarms.0.insert((subject, client)) {
+            self.tell(event);
         } else {
             self.suppressed_alarms = self.suppressed_alarms.saturating_add(1);
         }
     }
 
-    /// Logs a door message, or only counts it if there are too many.
-    pub(super) fn log_door(&mut self, text: String) {
+    /// Logs an event of a door, or only counts it if there are too many.
+    pub(super) fn tell_of_door(&mut self, event: LogEvent) {
         if self.door_lines.take(self.now, DOOR_LINES) {
-            self.log(text);
+            self.tell(event);
         } else {
             self.suppressed = self.suppressed.saturating_add(1);
         }
@@ -84,11 +92,13 @@ impl Outbox {
     pub(super) fn log_suppressed(&mut self) {
         let alarms = std::mem::take(&mut self.suppressed_alarms);
         if alarms > 0 {
-            self.log(format!("suppressed {alarms} more lines about clients (rate limit)"));
+            let text = format!("suppressed {alarms} more lines about clients (rate limit)");
+            self.log(EventKind::Limit, text);
         }
         let suppressed = std::mem::take(&mut self.suppressed);
         if suppressed > 0 {
-            self.log(format!("suppressed {suppressed} door messages (rate limit)"));
+            let text = format!("suppressed {suppressed} door messages (rate limit)");
+            self.log(EventKind::Limit, text);
         }
     }
 }

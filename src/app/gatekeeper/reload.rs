@@ -4,6 +4,8 @@
 //! nothing. With a bad clients file no client changes, except that one that it no longer names is
 //! revoked.
 
+use crate::core::event::EventKind;
+use crate::edge::log::LogEvent;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -117,7 +119,7 @@ impl Gatekeeper {
         }
         self.set_clients(now, self.in_force.clients().clone());
         let said = format!("{name} is revoked, also if the clients file still names it");
-        self.out.log(said.clone());
+        self.out.tell(LogEvent::new(EventKind::Admin, said.clone()).client(name));
         // An admin is told when the grants have ended, as after a reload.
         self.reply_when_stored(session, said_value(&said), false);
     }
@@ -231,7 +233,7 @@ impl Gatekeeper {
     fn log_new_warnings(&mut self, old: &Prepared) {
         let new = Arc::clone(self.in_force.prepared());
         for warning in new.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
-            self.out.log(format!("warning: {warning}"));
+            self.out.log(EventKind::Warning, format!("warning: {warning}"));
         }
     }
 
@@ -243,7 +245,7 @@ impl Gatekeeper {
             count(self.in_force.clients().len(), "client"),
             count(config.settings.doors.len(), "door"),
         );
-        self.out.log(said.clone());
+        self.out.log(EventKind::Reload, said.clone());
         for session in std::mem::take(&mut self.reload.asked).into_iter().flatten() {
             // Wait for the disk: grants that ended must not return at the next start.
             self.reply_when_stored(session, said_value(&said), false);
@@ -255,7 +257,8 @@ impl Gatekeeper {
         if !matches!(std::mem::take(&mut self.reload.step), ReloadStep::Idle) {
             self.listeners.give_up_reload(&mut self.out);
             self.guard.forget_reload();
-            self.out.log(format!("not reloaded: {fault}"));
+            let event = LogEvent::new(EventKind::Reload, format!("not reloaded: {fault}"));
+            self.out.tell(event.failed());
             for session in std::mem::take(&mut self.reload.asked).into_iter().flatten() {
                 self.out.push(Output::Reply(session, fault.clone().into()));
             }

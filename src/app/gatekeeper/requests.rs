@@ -8,9 +8,11 @@ use super::journal::not_writable;
 use super::trial::TrialChange;
 use crate::app::admin::GatewayStatus;
 use crate::config::DEFAULT_ROUTE;
+use crate::core::event::EventKind;
 use crate::core::replay::{ChallengeReason, ClockFault};
 use crate::core::types::{Boot, ClientId, Fault, Now, Reject, SECOND};
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
+use crate::edge::log::LogEvent;
 use crate::edge::log::date_time;
 
 /// Seconds that a status request waits for the comparison of every rule.
@@ -67,7 +69,7 @@ impl Gatekeeper {
             },
             ControlRequest::Reinitialise => match self.reinitialise(now) {
                 Ok(said) => {
-                    self.out.log(said.clone());
+                    self.out.log(EventKind::Admin, said.clone());
                     self.reply_when_stored(session, said_value(&said), true);
                 }
                 Err(fault) => self.reply(session, Err(fault), "not re-initialised"),
@@ -79,11 +81,12 @@ impl Gatekeeper {
     pub(super) fn reply(&mut self, session: SessionId, outcome: Result<String, Fault>, not: &str) {
         match outcome {
             Ok(said) => {
-                self.out.log(said.clone());
+                self.out.log(EventKind::Admin, said.clone());
                 self.out.push(Output::Reply(session, said_response(&said)));
             }
             Err(fault) => {
-                self.out.log(format!("{not}: {fault}"));
+                let event = LogEvent::new(EventKind::Admin, format!("{not}: {fault}"));
+                self.out.tell(event.failed());
                 self.out.push(Output::Reply(session, fault.into()));
             }
         }
@@ -118,11 +121,8 @@ impl Gatekeeper {
             self.answer_unstored(Some(&fault).filter(|_| !self.journal.is_writable()));
         }
         if self.requests.status_due.is_some_and(|due| due <= now.boot) {
-            self.out.log_at_most(
-                "status",
-                60,
-                "the guard could not be looked at: the nft program does not answer",
-            );
+            let text = "the guard could not be looked at: the nft program does not answer";
+            self.out.tell_at_most("status", 60, LogEvent::new(EventKind::Guard, text).failed());
             self.answer_status(now, false);
         }
     }

@@ -4,6 +4,8 @@
 //! New knocks follow the new rules from the beginning, and what they grant or renew begins anew.
 //! Until the review is over the grants that it is going to end count against `max_grants`.
 
+use crate::core::event::EventKind;
+use crate::edge::log::LogEvent;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Gatekeeper;
@@ -166,11 +168,10 @@ impl Gatekeeper {
         self.journal.defer(&Grants::endings(&all));
         for key in active {
             let holder = self.former_holder(key.holder);
-            self.out.log(format!(
-                "{holder}: {} of {} ended: it is no longer allowed",
-                key.service,
-                key.who()
-            ));
+            let (service, who) = (key.service, key.who());
+            let text = format!("{holder}: {service} of {who} ended: it is no longer allowed");
+            let event = LogEvent::new(EventKind::Ended, text).client(holder).service(service);
+            self.out.tell(event.address(who).reason("revoked"));
         }
     }
 

@@ -13,13 +13,14 @@ use super::Gatekeeper;
 use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult};
 use crate::app::listener_process::{ListenerProcess, Progress};
 use crate::app::{load, own_firewall, prepare};
+use crate::core::event::EventKind;
 use crate::core::types::{Boot, Fault, Reject};
 use crate::edge::command::Runner;
 use crate::edge::control::Control;
 use crate::edge::event_loop::{self, PollSet};
 use crate::edge::firewall::{GuardTask, NftGuard, TableChange, TableWatch};
 use crate::edge::gatekeeper_pipe::PipeError;
-use crate::edge::log::Log;
+use crate::edge::log::{Log, LogEvent};
 use crate::edge::network_watch::NetworkWatch;
 use crate::edge::worker::Worker;
 use crate::edge::{addresses, clock, neighbours, one_time, routes, service_manager, sys};
@@ -124,10 +125,10 @@ impl Server {
         }
         if self.runner.running() > 0 {
             let text = "a command is still running: if a stop command is to follow, it is killed, and that one runs at the next start";
-            self.log.line(clock::now().wall, text);
+            self.log_now(LogEvent::new(EventKind::Stop, text));
         }
-        let now = clock::now();
-        self.log.line(now.wall, &self.gatekeeper.last_line(now));
+        let last = self.gatekeeper.last_line(clock::now());
+        self.log_now(LogEvent::new(EventKind::Stop, last));
         self.log.flush(LOG_PATIENCE);
         Ok(())
     }
@@ -277,7 +278,7 @@ impl Server {
 
     fn carry_out_one(&mut self, output: Output) {
         match output {
-            Output::Log(text) => self.log.line(clock::now().wall, &text),
+            Output::Log(event) => self.log.event(clock::now().wall, &event),
             Output::StartListener(id, start) => match ListenerProcess::start(start) {
                 Ok(listener) => drop(self.listeners.insert(id, listener)),
                 Err(fault) => {
@@ -313,10 +314,15 @@ impl Server {
                     let text = format!(
                         "the service manager cannot be told: {error}; it may end us when its patience does"
                     );
-                    self.log.line(clock::now().wall, &text);
+                    self.log_now(LogEvent::new(EventKind::Warning, text));
                 }
             }
         }
+    }
+
+    /// Logs what the gatekeeper does not know of.
+    fn log_now(&mut self, event: LogEvent) {
+        self.log.event(clock::now().wall, &event);
     }
 
     /// Looks beside the loop: there may be many thousand addresses, or routes. Changes during a
@@ -333,7 +339,8 @@ impl Server {
         let started = self.worker.start(lane, Box::new(job));
         if let Err(fault) = started {
             // The deadline reports the failure too; this line has the reason.
-            self.log.line(clock::now().wall, &format!("a task could not be started: {fault}"));
+            let text = format!("a task could not be started: {fault}");
+            self.log_now(LogEvent::new(EventKind::Warning, text).failed());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The start of the gatekeeper: reads and checks everything, starts the listener, loads the guard.
 //! Blocking is allowed here.
 
+use crate::core::event::EventKind;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -214,7 +215,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     })?;
     // It runs `nft`, which gets no more rights than it needs.
     for warning in own_firewall::warnings(settings) {
-        gatekeeper.out.log(format!("warning: {warning}"));
+        gatekeeper.out.log(EventKind::Warning, format!("warning: {warning}"));
     }
     Server::new(
         gatekeeper,

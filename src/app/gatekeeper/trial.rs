@@ -6,8 +6,10 @@
 
 use super::Gatekeeper;
 use crate::app::admin::TrialState;
+use crate::core::event::EventKind;
 use crate::core::types::{Boot, Fault, Now, SECOND, ServiceName};
 use crate::edge::firewall::GuardReport;
+use crate::edge::log::LogEvent;
 
 #[derive(Default)]
 pub(super) struct Trial {
@@ -131,13 +133,16 @@ impl Gatekeeper {
     pub(super) fn grant_looked_at(&mut self, found: Result<Option<String>, Fault>) {
         let Some(grant) = self.guard.take_looked_at() else { return };
         let Ok(Some(why)) = found else { return self.guard.want_confirmation(grant.by) };
-        self.out.log(format!("the trial goes on: {} got a grant, but {why}", grant.by));
+        self.out.log(
+            EventKind::Guard,
+            format!("the trial goes on: {} got a grant, but {why}", grant.by),
+        );
         self.trial.useless = Some(why);
     }
 
     /// Takes note that the guard in the kernel has no deadline any more.
     pub(super) fn trial_confirmed(&mut self, by: String) {
-        self.out.log(format!("the guard stays: its trial is confirmed by {by}"));
+        self.out.log(EventKind::Guard, format!("the guard stays: its trial is confirmed by {by}"));
         self.trial = Trial { outcome: Some(TrialOutcome::Confirmed(by)), ..Trial::default() };
     }
 
@@ -148,14 +153,15 @@ impl Gatekeeper {
             return;
         }
         if let Err(fault) = result {
-            self.out.log(format!(
+            let text = format!(
                 "the end of the trial could not be loaded, so the guard closes again in an hour: \
                  {fault}"
-            ));
+            );
+            self.out.tell(LogEvent::new(EventKind::Guard, text).failed());
         }
         self.trial = Trial { outcome: Some(TrialOutcome::Over), ..Trial::default() };
         self.guard.turned_off();
-        self.out.log(NOBODY_GOT_IN);
+        self.out.tell(nobody_got_in());
         self.answer_status(now, false);
     }
 
@@ -163,12 +169,16 @@ impl Gatekeeper {
     pub(super) fn announce_trial(&mut self, now: Now) {
         match self.trial.state(now) {
             TrialState::Running { seconds_left, .. } => {
-                self.out.log(format!("the guard is {}", on_trial(seconds_left)));
+                self.out.log(EventKind::Guard, format!("the guard is {}", on_trial(seconds_left)));
             }
-            TrialState::Over => self.out.log(NOBODY_GOT_IN),
+            TrialState::Over => self.out.tell(nobody_got_in()),
             TrialState::None | TrialState::Confirmed { .. } => {}
         }
     }
+}
+
+fn nobody_got_in() -> LogEvent {
+    LogEvent::new(EventKind::Guard, NOBODY_GOT_IN).failed()
 }
 
 /// What follows from a trial under way.

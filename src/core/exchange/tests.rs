@@ -60,6 +60,38 @@ fn receipt(status: Status) -> Receipt {
     }
 }
 
+/// The id that the gatekeeper gives to this packet.
+fn id_at_the_gateway(packet: &Packet) -> KnockId {
+    let opened = test_vectors::open(&packet.datagram, NOON).map_err(|reject| reject.name());
+    KnockId::of(&opened.unwrap().split().0.h)
+}
+
+#[test]
+fn both_ends_give_a_packet_the_same_id_and_each_packet_has_its_own() {
+    let mut exchange = exchange(open(), HOME);
+    let packets = [1, 2, 3].map(|byte| next(&mut exchange, byte).unwrap());
+    let ids = [0, 1, 2].map(|n| id_at_the_gateway(&packets[n]));
+    assert_eq!(exchange.sent(), ids);
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
+    assert_eq!(exchange.answered(), None);
+    let (_, denied) = answer(&packets[0], &receipt(Status::Denied));
+    assert_eq!(exchange.receive(NOON, &denied), Progress::Over);
+    assert_eq!(exchange.answered(), Some(ids[0]), "the one that was judged");
+}
+
+#[test]
+fn a_packet_with_a_challenge_has_an_id_of_its_own_and_the_first_one_is_kept() {
+    let mut exchange = exchange(open(), HOME);
+    let first = next(&mut exchange, 1).unwrap();
+    let asked = Receipt { challenge: Some([7; 16]), ..receipt(Status::Challenge) };
+    assert_eq!(exchange.receive(NOON, &answer(&first, &asked).1), Progress::Continues);
+    let second = next(&mut exchange, 2).unwrap();
+    let ids = [id_at_the_gateway(&first), id_at_the_gateway(&second)];
+    assert_eq!((exchange.sent(), exchange.answered()), (&ids[..], Some(ids[0])));
+    exchange.receive(NOON, &answer(&second, &receipt(Status::Granted)).1);
+    assert_eq!(exchange.answered(), Some(ids[1]));
+}
+
 #[test]
 fn one_packet_and_its_receipt_are_an_exchange() {
     let mut exchange = exchange(open(), HOME);

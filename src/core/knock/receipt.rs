@@ -59,6 +59,24 @@ impl Status {
         ];
         all.into_iter().find(|status| *status as u8 == byte)
     }
+
+    /// Its word in the log and in `--json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Granted => "granted",
+            Status::Closed => "closed",
+            Status::Observed => "observed",
+            Status::Address => "address",
+            Status::Clock => "clock",
+            Status::Denied => "denied",
+            Status::Full => "full",
+            Status::Challenge => "challenge",
+            Status::Trouble => "trouble",
+            Status::Enrolled => "enrolled",
+            Status::Pending => "pending",
+            Status::Taken => "taken",
+        }
+    }
 }
 
 /// What somebody who joined gets: it takes the place of the grant in a receipt.

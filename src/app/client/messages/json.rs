@@ -66,6 +66,9 @@ fn result_json(result: &GatewayResult) -> Value {
     };
     object["gateway"] = json!(result.gateway.to_string());
     object["knocks"] = json!(result.knocks);
+    let ids: Vec<String> = result.ids.iter().map(ToString::to_string).collect();
+    object["ids"] = json!(ids);
+    object["id"] = json!(result.answered.map(|id| id.to_string()));
     object["named"] = json!(result.named.map(|named| named.source.to_string()));
     object["found"] = json!(result.named.map(|named| match named.origin {
         AddressOrigin::Given => "given",
@@ -78,7 +81,7 @@ fn result_json(result: &GatewayResult) -> Value {
 fn receipt_json(received: &ReceivedReceipt) -> Value {
     let receipt = &received.receipt;
     let mut object = json!({
-        "status": status_word(receipt.status),
+        "status": receipt.status.word(),
         "observed": receipt.observed.to_string(),
         "address": receipt.granted.map(|source| source.to_string()),
         "net": net(receipt),
@@ -93,21 +96,4 @@ fn receipt_json(received: &ReceivedReceipt) -> Value {
         object["until"] = json!(timestamp(until(received)).to_string());
     }
     object
-}
-
-fn status_word(status: Status) -> &'static str {
-    match status {
-        Status::Granted => "granted",
-        Status::Closed => "closed",
-        Status::Observed => "observed",
-        Status::Address => "address",
-        Status::Clock => "clock",
-        Status::Denied => "denied",
-        Status::Full => "full",
-        Status::Challenge => "challenge",
-        Status::Trouble => "trouble",
-        Status::Enrolled => "enrolled",
-        Status::Pending => "pending",
-        Status::Taken => "taken",
-    }
 }

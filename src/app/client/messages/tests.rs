@@ -7,11 +7,16 @@ use serde_json::{Value, json};
 use super::*;
 use crate::app::client::ask::tests as gateway;
 use crate::core::door::Step;
+use crate::core::event::KnockId;
 use crate::core::exchange::NamedAddress;
 use crate::core::types::{Fault, PortRange};
 use crate::keys::profile::Fallback;
 
 const NOW: Wall = Wall(1_800_000_000_000_000_000);
+
+/// The two knocks of each exchange; the second one is answered.
+const FIRST: KnockId = KnockId([0, 0, 0, 1]);
+const LAST: KnockId = KnockId([0, 0, 0, 2]);
 
 fn request(kind: KnockKind) -> ClientRequest {
     ClientRequest { service: gateway::ssh(), ..ClientRequest::new(kind, Duration::from_secs(1), 1) }
@@ -34,6 +39,8 @@ fn result(outcome: ExchangeOutcome) -> GatewayResult {
         local: Some(source.ip()),
         named: Some(NamedAddress { source, origin: AddressOrigin::Local }),
         knocks: 2,
+        ids: vec![FIRST, LAST],
+        answered: Some(LAST).filter(|_| matches!(outcome, ExchangeOutcome::Received(_))),
         outcome,
     }
 }
@@ -253,6 +260,18 @@ fn a_classic_sequence_is_mentioned_only_after_an_open_without_an_answer() {
 }
 
 #[test]
+fn a_knock_that_opened_nothing_is_named_as_the_gateways_log_names_it() {
+    let refused = output(&open(), &[received(receipt(Status::Denied))]).err;
+    assert!(refused.ends_with("log has this knock by its id 00000002\n"), "{refused}");
+    let silence = output(&open(), &[silent()]).err;
+    assert!(silence.contains("has these knocks by their ids 00000001, 00000002\n"), "{silence}");
+    let both = [received(receipt(Status::Granted)), received(receipt(Status::Denied))];
+    assert_eq!(output(&open(), &both).err.matches("00000002").count(), 1);
+    assert_eq!(output(&open(), &both[..1]).err, "");
+    assert!(!output(&open(), &[unreachable()]).err.contains(" id"), "nothing was sent");
+}
+
+#[test]
 fn the_best_of_two_families_decides_the_exit_code() {
     let granted = || received(receipt(Status::Granted));
     let denied = || received(receipt(Status::Denied));
@@ -341,7 +360,8 @@ fn json_of_a_grant_has_everything_that_the_text_has() {
     assert_eq!(
         value["answers"],
         json!([{
-            "gateway": "198.51.100.4:62201", "knocks": 2, "named": "192.0.2.7", "found": "local",
+            "gateway": "198.51.100.4:62201", "knocks": 2, "ids": ["00000001", "00000002"],
+            "id": "00000002", "named": "192.0.2.7", "found": "local",
             "status": "granted", "observed": "192.0.2.7", "address": "192.0.2.7",
             "net": null, "ports": ["22/tcp"], "once": false, "seconds": 30, "until": "2027-01-15T08:00:30Z",
             "clock_behind_ms": 0,

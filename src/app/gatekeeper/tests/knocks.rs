@@ -7,9 +7,10 @@ use super::people::Person::{self, Anna, Bert, Carl};
 use super::people::at;
 use super::world::{World, network};
 use crate::app::gatekeeper::events::{Event, Lane, Network};
+use crate::core::event::{EventKind, KnockId};
 use crate::core::grants::{Flow, Holder};
 use crate::core::keyring::{ClientSecrets, Day, Secret, TEST_GATEWAY_ID, WireSecret};
-use crate::core::knock::{KnockKind, Request, Status, encode_body};
+use crate::core::knock::{GATED, KnockKind, Request, Status, encode_body};
 use crate::core::prefix::Prefix;
 use crate::core::public_key::PublicKey;
 use crate::core::service::Client;
@@ -40,6 +41,55 @@ fn a_knock_is_granted_for_its_time_with_one_sync_and_its_receipt_says_so() {
     assert!(world.said("anna: web granted to 192.0.2.10 for 60 s"));
     world.advance(60 * SECOND);
     assert!(!world.lets_in(Anna, 80));
+}
+
+#[test]
+fn each_knock_is_one_event_of_its_kind_with_the_id_that_its_client_knows() {
+    let mut world = World::new();
+    let second = world.second();
+    let later = |seconds, request: Request| Request { timestamp: at(second + seconds), ..request };
+    let elsewhere = Some(Source::new(Bert.address()));
+    let request = Anna.request("ssh", second);
+    for (kind, reason, request) in [
+        (EventKind::Granted, None, request),
+        (EventKind::Extended, None, later(1, request)),
+        (EventKind::Refused, Some("denied"), later(2, Anna.request("none", second))),
+        (EventKind::Refused, Some("address"), Request { address: elsewhere, ..later(3, request) }),
+        (EventKind::Probe, None, later(4, Request::bare(KnockKind::Probe))),
+        (EventKind::Closed, None, later(5, closing(Anna, "ssh", second))),
+        (EventKind::Ignored, Some("replayed"), request),
+        (EventKind::Refused, Some("clock"), later(7200, request)),
+    ] {
+        world.events.clear();
+        let id = world.listener();
+        let knock = world.handed(id, Anna, &request);
+        let known = KnockId::of(&knock.h);
+        world.hand_all(id, vec![knock]);
+        let [event] = &world.events[..] else { panic!("{kind:?}: {:?}", world.events) };
+        assert_eq!((event.kind, event.reason), (kind, reason), "{event:?}");
+        assert_eq!((event.id, event.client.as_deref()), (Some(known), Some("anna")), "{event:?}");
+        assert_eq!(event.address.as_deref(), Some("192.0.2.10"), "{event:?}");
+        let is_open = matches!(kind, EventKind::Granted | EventKind::Extended);
+        assert_eq!(event.seconds.is_some(), is_open, "{event:?}");
+    }
+}
+
+#[test]
+fn whoever_repeats_unsigned_knocks_gets_one_line_a_minute() {
+    let mut world = World::new();
+    for n in 0..100 {
+        let id = world.listener();
+        let mut knock = world.handed(id, Anna, &Anna.request("ssh", world.second() + n));
+        knock.body[100] ^= 1;
+        // Whoever has the profile can make this MAC; the signature takes the key.
+        let gate = test_vectors::secrets(Anna.id()).gate(knock.day).unwrap();
+        let gated: [u8; GATED] = *knock.body.first_chunk().unwrap();
+        knock.body[GATED..].copy_from_slice(&gate.gate_mac(TEST_GATEWAY_ID, &knock.h, &gated));
+        world.hand_all(id, vec![knock]);
+    }
+    assert_eq!(rejected(&mut world, Reject::Signature), 100);
+    let lines = world.events.iter().filter(|event| event.reason == Some("signature")).count();
+    assert_eq!(lines, 1);
 }
 
 #[test]

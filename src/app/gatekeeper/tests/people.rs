@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex};
 
+use sha2::{Digest, Sha256};
+
 use crate::core::authentic::{message, public_key, sign};
 use crate::core::keyring::{Day, Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{BODY, HandedKnock, KnockKind, Request, SIGNED, Signature, encode_body};
@@ -95,7 +97,9 @@ impl Person {
 
     /// The same with the keys of `day`.
     pub(super) fn knock_on(self, day: Day, ticket: u64, request: &Request) -> HandedKnock {
-        let h = [self.address().is_ipv4().into(); 32];
+        // Each knock has its own, as with a new ephemeral key.
+        let asked = Sha256::new().chain_update(self.name()).chain_update(request.encode());
+        let h = asked.finalize().into();
         let body = self.signed(&h, day, request);
         HandedKnock {
             ticket,

@@ -40,6 +40,7 @@ use crate::core::wire::GatewayKeys;
 use crate::edge::addresses::LocalAddress;
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::gatekeeper_pipe::{OwnAddress, ToGatekeeper, ToListener};
+use crate::edge::log::LogEvent;
 use crate::edge::one_time::SequenceUse;
 use crate::edge::state::State;
 use crate::keys::authorized::joined;
@@ -144,7 +145,10 @@ pub(super) struct World {
     /// Tasks that nobody has done yet.
     pub(super) tasks: VecDeque<(TaskId, Task)>,
     pub(super) replies: BTreeMap<u64, ControlResponse>,
+    /// The lines of the log, without ids.
     pub(super) log: Vec<String>,
+    /// All events that were logged.
+    pub(super) events: Vec<LogEvent>,
     pub(super) told_ready: bool,
     /// All verdicts, in order.
     pub(super) verdicts: Vec<(u64, Option<Receipt>)>,
@@ -329,6 +333,7 @@ impl World {
             tasks: VecDeque::new(),
             replies: BTreeMap::new(),
             log: Vec::new(),
+            events: Vec::new(),
             told_ready: false,
             verdicts: Vec::new(),
             last_ticket: 0,
@@ -379,7 +384,10 @@ impl World {
     fn carry_out(&mut self) {
         for output in self.gatekeeper.take_outputs() {
             match output {
-                Output::Log(text) => self.log.push(text),
+                Output::Log(event) => {
+                    self.log.push(event.text.clone());
+                    self.events.push(event);
+                }
                 Output::StartListener(id, start) => {
                     let listener = self.files.listener(&start.clients, start.day);
                     self.listeners.insert(id, listener);
