@@ -1,9 +1,12 @@
 use std::sync::Arc;
 
+use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
+
 use super::*;
 use crate::core::keyring::{Day, GateKey, Realm, TEST_GATEWAY_ID as GATEWAY};
-use crate::core::knock::{BODY, GATED, HandedKnock, encode_body};
+use crate::core::knock::{BODY, Enrolment, GATED, HandedKnock, KeyScheme, encode_body};
 use crate::core::test_vectors::{self, NOON};
+use crate::core::types::Wall;
 use crate::core::wire::{ClientSide, seal};
 
 const H: [u8; 32] = [3; 32];
@@ -290,6 +293,46 @@ fn only_keys_of_the_prime_order_group_can_be_enrolled() {
     for (key, word, name) in refused {
         let fault = check_enrolment_key(&hex(key)).expect_err(name);
         assert!(fault.what.contains(word), "{name}: {fault}");
+    }
+}
+
+/// Such a key has a second encoding, and owners of several of them can claim one signature.
+#[test]
+fn a_key_with_a_part_of_small_order_does_not_join_though_its_signature_fits() {
+    let mut order_8 = [0; 32];
+    let text = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a";
+    base16ct::lower::decode(text, &mut order_8).unwrap();
+    let own = SigningKey::from_bytes(test_vectors::seed().expose()).verifying_key();
+    let part = VerifyingKey::from_bytes(&order_8).unwrap();
+    let mixed = (own.to_edwards() + part.to_edwards()).compress().to_bytes();
+    let expanded = ExpandedSecretKey::from(test_vectors::seed().expose());
+    for (key, outcome) in [(own.to_bytes(), None), (mixed, Some(Reject::Signature))] {
+        let verifying = VerifyingKey::from_bytes(&key).unwrap();
+        // One signature in eight fits the mixed key.
+        let knock = (0..1000).find_map(|nanos| {
+            let enrolment = Enrolment {
+                invitation: test_vectors::INVITATION,
+                receipt_wanted: true,
+                timestamp: Wall(NOON.0 + nanos),
+                challenge: None,
+                scheme: KeyScheme::Ed25519,
+                key,
+            };
+            let signed = enrolment.encode();
+            let blob = sshsig_blob(&message(GATEWAY, &H, &signed));
+            let made = raw_sign::<Sha512>(&expanded, &blob, &verifying);
+            verifying.verify_strict(&blob, &made).ok()?;
+            let signature = Signature { ed25519: made.to_bytes(), sk_flags: 0, sk_counter: 0 };
+            let gate = test_vectors::secrets(test_vectors::INVITATION).gate(Day::Invited)?;
+            let body = encode_body(&signed, &signature, &gate, GATEWAY, &H);
+            let client = test_vectors::INVITATION;
+            Some((
+                claim(|knock| (knock.client, knock.day, knock.body) = (client, Day::Invited, body)),
+                gate,
+            ))
+        });
+        let (knock, gate) = knock.expect("a signature that fits");
+        assert_eq!(AuthenticEnrolment::verify(&knock, GATEWAY, &gate).err(), outcome);
     }
 }
 
