@@ -15,7 +15,10 @@ pub fn config_text<'a>(label: &'a str, text: &'a str) -> SourceText<'a> {
 /// The line, its number, and marks below these bytes of it, for a terminal of 80 columns: of a
 /// longer line the part around them. Control characters are replaced by pictures of them.
 pub fn excerpt(line: &str, number: usize, marked: Range<usize>) -> String {
-    let marked = marked.start.min(line.len())..marked.end.min(line.len());
+    let end = marked.end.min(line.len());
+    // Bytes that are no whole characters of this line would be a panic.
+    let marked =
+        if line.get(marked.start..end).is_some() { marked.start..end } else { 0..line.len() };
     let annotation = AnnotationKind::Primary.span(marked);
     let snippet = Snippet::source(line).line_start(number).annotation(annotation);
     let report = [Group::with_level(Level::ERROR).element(snippet)];
@@ -38,7 +41,10 @@ mod tests {
         let [text, marks] = [1, 2].map(|line| shown.lines().nth(line).unwrap());
         let column = |line: &str, mark| line.find(mark).map(|at| line[..at].chars().count());
         assert_eq!(column(text, "wrong"), column(marks, "^"), "{shown}");
-        assert_eq!(excerpt("", 9, 1..2), "  |\n9 |\n  | ^\n", "the end of the file");
+        for split in [1..2, 0..1, 3..4] {
+            assert_eq!(excerpt("ü", 9, split), "  |\n9 | ü\n  | ^\n");
+        }
+        assert_eq!(excerpt("", 9, 0..1), "  |\n9 |\n  | ^\n", "the end of the file");
     }
 
     #[test]

@@ -93,6 +93,7 @@ fn a_fault_of_ours_names_file_line_and_column_and_the_remedy() {
         .fault(Path::new("/etc/knockd.conf"), "[d]\n\nsequence = 70000\n");
     assert_eq!(fault.what, "/etc/knockd.conf:3:12: section d: port 70000 is invalid");
     assert!(fault.remedy.contains("port:udp"));
+    assert_eq!(fault.excerpt, "  |\n3 | sequence = 70000\n  |            ^^^^^\n");
 }
 
 #[test]
