@@ -5,8 +5,8 @@ _toctoc() {
     # After a blank a new word begins.
     [[ $typed == *[[:space:]] ]] && words+=("")
     current=${words[${#words[@]}-1]}
-    # Readline replaces only what stands behind the last colon or equals sign.
-    breaks=${COMP_WORDBREAKS//[^:=]/}
+    # Readline replaces only what stands behind the last colon, equals sign or at sign.
+    breaks=${COMP_WORDBREAKS//[^:=@]/}
     [[ -n $breaks && $current == *["$breaks"]* ]] && kept=${current%"${current##*["$breaks"]}"}
     COMPREPLY=()
     # The program of that name in the path, never ./toctoc: a tab must not run what lies around.

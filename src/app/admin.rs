@@ -1,6 +1,7 @@
 //! `toctocd status`, `grants`, `reload`, `reinitialise`: requests to the running gateway, and their
 //! results as text.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -102,6 +103,8 @@ pub struct ServiceGrants {
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct GrantLine {
+    /// Its name, as `toctocd close` takes it: `alice/ssh@192.0.2.7`.
+    pub grant: String,
     pub client: String,
     pub service: String,
     /// The granted source: `192.0.2.7`, `192.0.2.7 port 40000`, `2001:db8::/64`.
@@ -112,6 +115,25 @@ pub struct GrantLine {
     /// Local time of its end, with date and zone: `2026-11-28T14:03:20+01:00`.
     pub until: String,
     pub seconds_left: u64,
+}
+
+/// The answer to `close`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct CloseDone {
+    /// The number of live grants that have ended.
+    pub ended: usize,
+    /// The number of grants that were over already, whose connections were to be cut.
+    pub over: usize,
+    /// The services whose connections were to be cut.
+    pub cut: BTreeSet<String>,
+    /// The services whose connections go on.
+    pub go_on: BTreeSet<String>,
+    /// False if the firewall refused a change, so that the guard is being repaired.
+    pub is_shut: bool,
+    /// False if connections could not be cut yet.
+    pub is_cut: bool,
+    /// False if the end of the grants could not be written down.
+    pub is_stored: bool,
 }
 
 /// Asks the running gateway for its status.
@@ -143,12 +165,17 @@ pub fn status(reach: &Reach) -> Result<CommandOutput, Fault> {
     Ok(CommandOutput { value: Some(value), ..CommandOutput::out(text) })
 }
 
+/// Asks the running gateway for the first page of its grants.
+pub fn first_grants(settings: &Settings) -> Result<GrantPage, Fault> {
+    decode(request(settings, &ControlRequest::Grants { after: None })?)
+}
+
 /// `toctocd grants`: the first page, or all of them.
 pub fn grants(reach: &Reach, all: bool) -> Result<CommandOutput, Fault> {
     let ask = |after| -> Result<GrantPage, Fault> {
         decode(request(&reach.settings, &ControlRequest::Grants { after })?)
     };
-    let mut page = ask(None)?;
+    let mut page = first_grants(&reach.settings)?;
     while all && page.next.is_some() {
         let more = ask(page.next.take())?;
         page.lines.extend(more.lines);
@@ -218,11 +245,13 @@ pub fn is_running(path: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(path).is_ok()
 }
 
-fn request(settings: &Settings, request: &ControlRequest) -> Result<serde_json::Value, Fault> {
+pub(super) fn request(
+    settings: &Settings, request: &ControlRequest,
+) -> Result<serde_json::Value, Fault> {
     ask(&settings.gateway.control_socket, request, PATIENCE)
 }
 
-fn decode<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Fault> {
+pub(super) fn decode<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Fault> {
     serde_json::from_value(value).map_err(|_| {
         Fault::new(
             "the running gateway is of another version: its answer cannot be read",
@@ -329,23 +358,16 @@ fn grants_text(GrantPage { services, lines, next }: &GrantPage) -> String {
     }
     text.pop();
     text.push('\n');
-    let client = width("CLIENT", lines.iter().map(|line| &line.client));
-    let service = width("SERVICE", lines.iter().map(|line| &line.service));
-    let address = width("ADDRESS", lines.iter().map(|line| &line.address));
-    text += &format!(
-        "{:client$}  {:service$}  {:address$}  FORM  LEFT    UNTIL     PORTS\n",
-        "CLIENT", "SERVICE", "ADDRESS"
-    );
+    let grant = width("GRANT", lines.iter().map(|line| &line.grant));
+    text += &format!("{:grant$}  FORM  LEFT    UNTIL     PORTS\n", "GRANT");
     for line in lines {
         let ports = match line.ports.is_empty() {
             true => "by commands".to_owned(),
             false => line.ports.join(" "),
         };
         text += &format!(
-            "{:client$}  {:service$}  {:address$}  {:4}  {:>4} s  {}  {ports}\n",
-            line.client,
-            line.service,
-            line.address,
+            "{:grant$}  {:4}  {:>4} s  {}  {ports}\n",
+            line.grant,
             line.form,
             line.seconds_left,
             time_of_day(&line.until),

@@ -1,5 +1,6 @@
 //! The two command lines, and how their words become values.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,6 +12,7 @@ use crate::config::duration::duration;
 use crate::config::{Service, ServicePorts, defaults, is_interface};
 use crate::core::address::is_host;
 use crate::core::columns::COLUMNS;
+use crate::core::prefix::Prefix;
 use crate::core::types::{Fault, Fingerprint, PortRange, ServiceName};
 use crate::keys::authorized::is_name;
 use crate::keys::invitation::is_gateway_name;
@@ -97,6 +99,29 @@ fn service_name(text: &str) -> Result<ServiceName, String> {
 fn client_name(text: &str) -> Result<String, String> {
     let remedy = "use one word of up to 64 letters, digits, and . _ @ + -";
     checked(text, is_name(text), remedy)
+}
+
+/// A client, or a door by its word.
+fn holder(text: &str) -> Result<String, String> {
+    let is_door = text.strip_prefix("door:").is_some_and(|door| !door.is_empty());
+    let remedy = "write a client's name, or door:NAME, as `toctocd grants` shows it";
+    checked(text, is_door || is_name(text), remedy)
+}
+
+/// The name of a grant. Which one it is, the gateway knows.
+fn grant_name(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once('@').and_then(|(left, address)| {
+        let (holder, service) = left.rsplit_once('/')?;
+        (ServiceName::new(service).is_some() && !address.is_empty()).then_some(holder)
+    });
+    let remedy = "write it as CLIENT/SERVICE@ADDRESS, as `toctocd grants` shows it";
+    checked(text, parts.is_some_and(|name| holder(name).is_ok()), remedy)
+}
+
+/// An address, or a prefix.
+fn address(text: &str) -> Result<String, String> {
+    let is_address = text.parse::<IpAddr>().is_ok() || Prefix::parse(text).is_some();
+    checked(text, is_address, "write an IP address, or a network as 203.0.113.0/24")
 }
 
 fn gateway_name(text: &str) -> Result<String, String> {

@@ -13,7 +13,7 @@ use super::gatekeeper::RunFault;
 use super::load::Reach;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::waiting::Waiting;
-use super::{admin, compat, complete, gatekeeper, guard, listener, load, provision};
+use super::{admin, close, compat, complete, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
 use crate::edge::control::ControlRequest;
@@ -109,6 +109,10 @@ fn run(args: &ToctocdArgs) -> u8 {
         ToctocdCommand::Grants { all } => {
             code = FAILED;
             ask(config, |reach| admin::grants(reach, *all || args.json))
+        }
+        ToctocdCommand::Close(args) => {
+            code = FAILED;
+            ask(config, |reach| close::close(reach, args))
         }
         ToctocdCommand::Reload => {
             code = FAILED;

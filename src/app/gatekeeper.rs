@@ -13,6 +13,7 @@ use crate::core::replay::{Replay, clock_jump};
 use crate::core::types::{Boot, Counters, Fault, Now};
 use crate::edge::log::LogEvent;
 
+mod closing;
 mod commands;
 mod connections;
 mod doors;
@@ -39,6 +40,7 @@ mod tasks;
 mod tests;
 mod trial;
 
+use closing::Closing;
 use commands::Commands;
 use connections::Connections;
 use doors::Doors;
@@ -80,6 +82,7 @@ struct Gatekeeper {
     trial: Trial,
     connections: Connections,
     review: Review,
+    closing: Closing,
     commands: Commands,
     doors: Doors,
     joining: Joining,
@@ -137,7 +140,7 @@ impl Gatekeeper {
 
     /// True if the next turn goes on with long work.
     fn has_more(&self) -> bool {
-        self.review.is_under_way() || self.guard.comparison.is_some()
+        self.review.is_under_way() || self.closing.is_under_way() || self.guard.comparison.is_some()
     }
 
     /// The moment at which [`Event::Deadline`] is due.
@@ -181,6 +184,7 @@ impl Gatekeeper {
         self.start_connection_work(now);
         self.journal.maintain(now, &mut self.tasks, &mut self.out);
         self.settle_requests(now);
+        self.settle_closing();
     }
 
     fn meet_deadlines(&mut self, now: Now) {
@@ -191,6 +195,7 @@ impl Gatekeeper {
         self.change_firewall(now, &changes);
         self.journal.defer(&self.grants.trim_past());
         self.review_some(now);
+        self.close_some(now);
         self.compare(now);
         self.run_due_commands(now);
         self.end_due_trial(now);

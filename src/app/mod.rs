@@ -4,6 +4,8 @@
 pub mod admin;
 pub mod args;
 pub mod client;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod close;
 pub mod compat;
 pub mod complete;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

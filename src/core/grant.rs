@@ -24,6 +24,20 @@ impl Holder {
         }
         Holder::Door(hash.to_be_bytes())
     }
+
+    /// The word for the door of this name where clients are named, too. No client's name has a
+    /// colon. What a shell would take apart is written as in a URL: `%20`.
+    pub fn word(door: &str) -> String {
+        let mut word = "door:".to_owned();
+        for byte in door.bytes() {
+            match byte {
+                b'.' | b'_' | b'@' | b'+' | b'-' => word.push(char::from(byte)),
+                byte if byte.is_ascii_alphanumeric() => word.push(char::from(byte)),
+                byte => word += &format!("%{byte:02x}"),
+            }
+        }
+        word
+    }
 }
 
 /// The identity of a grant. Asking again for the same key makes the grant last longer; it does not
@@ -43,6 +57,18 @@ impl GrantKey {
     /// The peers that may connect: `192.0.2.7`, `192.0.2.7 port 40000`, `192.0.2.0/24`.
     pub fn who(&self) -> String {
         who(self.source, self.source_port, self.span)
+    }
+
+    /// The grant's name: `alice/ssh@192.0.2.7`, `alice/ssh@192.0.2.7,40000`,
+    /// `door:side/ssh@2001:db8::/64`. No shell takes it apart. `holder`: the client's name, or the
+    /// door's [`Holder::word`].
+    pub fn name(&self, holder: &str) -> String {
+        let place = match (self.span, self.source_port) {
+            (Span::HOST, 0) => self.source.to_string(),
+            (Span::HOST, port) => format!("{},{port}", self.source),
+            (span, _) => format!("{}/{}", self.source, span.prefix_length(self.source)),
+        };
+        format!("{holder}/{}@{place}", self.service)
     }
 }
 
@@ -85,6 +111,12 @@ impl ActiveGrant {
         saturated_u32(left)
     }
 
+    /// The same grant, over from now on. Rounded down: it must not come back at a restart.
+    pub(super) fn over(self, now: Now) -> ActiveGrant {
+        let lasted = now.boot.0.saturating_sub(self.opened.boot.0) / SECOND;
+        ActiveGrant { seconds: saturated_u32(lasted).min(self.seconds), ..self }
+    }
+
     /// The opening that it shares, if its service is a command service. Such a grant has no ports
     /// and no element in the guard.
     pub fn place(&self) -> Option<ServiceAddress> {
@@ -95,7 +127,8 @@ impl ActiveGrant {
     /// True if connections that came in under it are cut when it ends in this way.
     pub(super) fn is_cut(&self, how: GrantEnd) -> bool {
         match how {
-            GrantEnd::Closed => self.cut >= DisconnectPolicy::Closed,
+            GrantEnd::Closed | GrantEnd::Stopped => self.cut >= DisconnectPolicy::Closed,
+            GrantEnd::Cut => true,
             GrantEnd::Revoked => self.cut >= DisconnectPolicy::Revoked,
             GrantEnd::Changed => false,
         }
@@ -123,7 +156,12 @@ impl ActiveGrant {
 /// The way in which a grant ends before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantEnd {
+    /// Its holder closed it.
     Closed,
+    /// An admin ended it.
+    Stopped,
+    /// An admin ended it, and all connections that came in under it.
+    Cut,
     /// Its holder may no longer have it.
     Revoked,
     /// Its holder may still have a grant for the service, but with other ports, of the other kind

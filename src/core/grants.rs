@@ -10,8 +10,7 @@ use super::policy::commit::{DoorGrant, Grant};
 use super::record::Record;
 use super::reply::Reply;
 use super::service::GrantKind;
-use super::types::{Boot, Now, SECOND, ServiceName};
-use crate::core::bytes::saturated_u32;
+use super::types::{Boot, Now, ServiceName};
 
 pub mod element;
 mod past;
@@ -169,6 +168,30 @@ impl Grants {
         changes
     }
 
+    /// Ends these grants on an admin's word. With `cut` their connections end too, also under a
+    /// grant that is already over. Without, the gateway remembers those grants under which
+    /// connections go on, so that a later cut finds them. Returns the records too.
+    pub fn stop(&mut self, now: Now, keys: &[GrantKey], cut: bool) -> (Vec<Change>, Vec<Record>) {
+        let how = if cut { GrantEnd::Cut } else { GrantEnd::Stopped };
+        let mut ended: BTreeMap<GrantKey, ActiveGrant> = BTreeMap::new();
+        for key in keys {
+            ended.extend(self.live.get(key).map(|grant| (*key, grant.over(now))));
+        }
+        let changes = self.end(now, keys, how);
+        let mut records = Vec::new();
+        for key in keys {
+            let over = ended.get(key).filter(|over| !over.is_cut(how) && over.element().is_some());
+            records.push(match over {
+                Some(over) => {
+                    self.past.insert(*over);
+                    Record::Granted(*over)
+                }
+                None => Record::Ended(*key),
+            });
+        }
+        (changes, records)
+    }
+
     /// The change to an element that other grants still need, after the end of grants of which the
     /// newest began at `ended`.
     fn fit_after(&self, element: &Element, ended: Boot, how: GrantEnd) -> ElementFit {
@@ -179,7 +202,8 @@ impl Grants {
         // element last, and nobody can tell whether it was used before. A neighbour who armed it
         // after that keeps it.
         let armed_since = self.live.newest(element).is_some_and(|armed| armed > ended);
-        match how == GrantEnd::Revoked && !armed_since {
+        let may_use_it = matches!(how, GrantEnd::Closed | GrantEnd::Changed);
+        match !may_use_it && !armed_since {
             true => ElementFit::Remove,
             false => ElementFit::Shorten,
         }
@@ -279,10 +303,7 @@ impl Grants {
         let mut records = Vec::new();
         for key in self.live.keys_of(element) {
             let Some(grant) = self.take(&key) else { continue };
-            // It is over from now on. Rounded down: it must not come back at a restart.
-            let lasted = now.boot.0.saturating_sub(grant.opened.boot.0) / SECOND;
-            let seconds = saturated_u32(lasted).min(grant.seconds);
-            let over = ActiveGrant { seconds, ..grant };
+            let over = grant.over(now);
             records.push(match self.remember(over) {
                 true => Record::Granted(over),
                 false => Record::Ended(key),

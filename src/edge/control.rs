@@ -40,6 +40,23 @@ pub enum ControlRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<String>,
     },
+    /// End the live grants that fit all that is named, at least one thing.
+    Close {
+        /// One grant, by its name: `alice/ssh@192.0.2.7`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grant: Option<String>,
+        /// A client's name, or `door:NAME`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<String>,
+        /// An address or a prefix.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<String>,
+        /// End the connections too that came in under them, also under grants that are over.
+        #[serde(default)]
+        cut: bool,
+    },
     /// Read the configuration and the clients again.
     Reload,
     /// Load the guard if it is not loaded, with all live grants.

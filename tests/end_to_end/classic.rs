@@ -193,7 +193,7 @@ fn a_door_grants_a_service_without_any_command_and_the_grant_ends_by_itself() {
     // completes the sequence.
     ping(&gate, 64);
     gate.daemon().wait_for("side: ssh granted to 10.90.0.2");
-    assert!(gate.grants().contains("\ndoor side  ssh "));
+    assert!(gate.grants().contains("\ndoor:side/ssh@"));
     assert!(gate.net.client.tcp_reaches(ssh, LONG));
     assert!(
         !gate.net.host(1).tcp_reaches((gate.net.gateway_ips()[0], SSH).into(), SHORT),

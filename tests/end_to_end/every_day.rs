@@ -111,7 +111,7 @@ fn plain_ssh_knocks_first_once_the_lines_are_installed_and_they_leave_no_trace()
         assert_eq!(ok(&output), "logged in\n");
     }
     let grants = laptop.gate.grants();
-    assert!(grants.contains("10.90.0.2 port "), "bound to the port of the connection: {grants}");
+    assert!(grants.contains("@10.90.0.2,"), "bound to the port of the connection: {grants}");
 
     let again = ok(&laptop.toctoc("ssh-config anna --install"));
     assert!(again.contains("installed already"), "{again}");
@@ -307,7 +307,7 @@ fn behind_a_nat_connect_uses_the_observed_address_only_when_told_to() {
     let words = [toctoc, "connect", "anna:ssh", "-4", "--ask-source"];
     assert_eq!(ok(&inner.run(&mut laptop.command(&words))), "hello");
     server.join().unwrap();
-    assert!(!laptop.gate.grants().contains("10.90.0.2 port "), "a NAT changes ports");
+    assert!(!laptop.gate.grants().contains("@10.90.0.2,"), "a NAT changes ports");
 }
 
 #[test]

@@ -636,7 +636,9 @@ fn a_client_is_revoked_and_clients_are_listed_whatever_is_wrong_with_the_configu
 fn without_a_gateway_a_request_has_its_exit_code_and_names_what_may_be_wrong() {
     let gateway = Gateway::new();
     let socket = gateway.path("control").display().to_string();
-    for words in [&["status"][..], &["grants"], &["reload"], &["reinitialise"]] {
+    for words in
+        [&["status"][..], &["grants"], &["close", "--client", "a"], &["reload"], &["reinitialise"]]
+    {
         let run = gateway.with_config(words);
         assert_eq!(run.code, 3, "{words:?}: {}", run.err);
         assert!(run.err.contains(&socket), "{words:?}: {}", run.err);
@@ -665,6 +667,8 @@ fn with_json_every_answer_and_every_fault_of_every_command_is_json() {
         (&["guard", "print"], 0, "out", "# The guard of toctoc"),
         (&["status"], 3, "what", "no toctocd is running here"),
         (&["grants"], 3, "what", "no toctocd is running here"),
+        (&["close", "a/ssh@192.0.2.7"], 3, "what", "no toctocd is running here"),
+        (&["close", "a"], 2, "what", "CLIENT/SERVICE@ADDRESS"),
         (&["reload"], 3, "what", "no toctocd is running here"),
         (&["reinitialise"], 3, "what", "no toctocd is running here"),
         (&["init", "--dir", dir], 5, "what", "exists already"),

@@ -14,7 +14,7 @@ struct Machine {
 /// Completes a line in bash, as readline would call the script.
 const BASH: &str = r#"
 source "$COMPLETIONS/toctoc.bash"
-COMP_WORDBREAKS=$' \t\n"\'><=;|&(:'
+COMP_WORDBREAKS=$' \t\n"\'@><=;|&(:'
 COMP_LINE=$1
 COMP_POINT=${#1}
 # The shell itself has it only while it completes.
@@ -161,6 +161,11 @@ fn bash_zsh_and_fish_complete_commands_options_profiles_services_clients_and_doo
         offers("toctocd -c CONFIG client add x --services s", &["ssh"]);
         offers("toctocd -c CONFIG client add x --services ssh,", &["ssh,web"]);
         offers("toctocd -c CONFIG client add x --door ", &["garden"]);
+        offers("toctocd -c CONFIG close --client a", &["albert", "anna"]);
+        let before = if shell.breaks_words { "" } else { "door:" };
+        let door = format!("{before}garden");
+        offers("toctocd -c CONFIG close --client door:", &[&door]);
+        offers("toctocd -c CONFIG close --service w", &["web"]);
         let before = if shell.breaks_words { "" } else { "--services=" };
         let rest = format!("{before}web");
         offers("toctocd -c CONFIG client add x --services=w", &[&rest]);

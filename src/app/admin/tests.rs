@@ -114,6 +114,7 @@ pub(in crate::app) fn sound() -> GatewayStatus {
 
 fn line() -> GrantLine {
     GrantLine {
+        grant: "anna/ssh@2001:db8::7".into(),
         client: "anna".into(),
         service: "ssh".into(),
         address: "2001:db8::7".into(),
@@ -193,7 +194,7 @@ fn without_grants_nothing_is_open() {
 #[test]
 fn grants_are_shown_in_columns() {
     let mut long = line();
-    long.client = "a-long-name".into();
+    long.grant = "a-long-name/ssh@2001:db8::7".into();
     long.ports.clear();
     long.seconds_left = 86_400;
     let text = grants_text(&page(vec![line(), long], None));
@@ -202,9 +203,9 @@ fn grants_are_shown_in_columns() {
         rows,
         [
             "2 grants: ssh 2 of 1024; rdp 0 of 16",
-            "CLIENT       SERVICE  ADDRESS      FORM  LEFT    UNTIL     PORTS",
-            "anna         ssh      2001:db8::7  once    28 s  14:03:20  22/tcp",
-            "a-long-name  ssh      2001:db8::7  once  86400 s  14:03:20  by commands",
+            "GRANT                        FORM  LEFT    UNTIL     PORTS",
+            "anna/ssh@2001:db8::7         once    28 s  14:03:20  22/tcp",
+            "a-long-name/ssh@2001:db8::7  once  86400 s  14:03:20  by commands",
         ]
     );
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use super::{
-    client_name, expiry, fingerprint, gateway_name, grant_seconds, host, interface, service,
-    service_name, trial_seconds,
+    address, client_name, expiry, fingerprint, gateway_name, grant_name, grant_seconds, holder,
+    host, interface, service, service_name, trial_seconds,
 };
 use crate::config::{Service, defaults};
 use crate::core::types::{Fingerprint, ServiceName};
@@ -36,8 +36,9 @@ A new gateway; it asks what to hide, and starts on trial:
   toctocd init
 Let somebody in: prints a line, for `toctoc join` on the other machine
   toctocd invite alice --services ssh
-See what is open, and what is wrong:
+See what is open, end it, and see what is wrong:
   toctocd grants
+  toctocd close --client alice
   toctocd status
   toctocd check
 Coming from knockd:
@@ -97,6 +98,8 @@ pub enum ToctocdCommand {
         #[arg(long)]
         all: bool,
     },
+    /// End grants before their time: one, or all of a client, of a service, for an address.
+    Close(Close),
     /// Make the running gateway read its configuration again; a bad one changes nothing.
     Reload,
     /// Accept that the state was lost or damaged, or that the clock was ahead. Use it when `status`
@@ -119,6 +122,33 @@ pub enum ToctocdCommand {
     },
     /// Print a classic door for the phone app Knock on Ports: a file that it imports.
     Export(Export),
+}
+
+/// `toctocd close`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true), after_help = "\
+Examples:
+  toctocd close alice/ssh@203.0.113.7
+  toctocd close --client alice --cut
+  toctocd close --service ssh --address 203.0.113.0/24
+Whoever may knock can knock again at once: toctocd client revoke NAME")]
+pub struct Close {
+    /// One grant, by its name as `toctocd grants` shows it: CLIENT/SERVICE@ADDRESS.
+    #[arg(group = "which", value_parser = grant_name)]
+    pub grant: Option<String>,
+    /// All grants of this client; `door:NAME`: of a classic door.
+    #[arg(long, value_name = "NAME", group = "which", conflicts_with = "grant", value_parser = holder)]
+    pub client: Option<String>,
+    /// All grants for this service.
+    #[arg(long, value_name = "NAME", group = "which", conflicts_with = "grant", value_parser = service_name)]
+    pub service: Option<ServiceName>,
+    /// All grants that let this address in, or one of this network.
+    #[arg(long, value_name = "ADDRESS", group = "which", conflicts_with = "grant", value_parser = address)]
+    pub address: Option<String>,
+    /// Also end the connections that came in under them, or under grants that have ended before.
+    /// Otherwise those of a service with `cut = "close"` end, and all others go on.
+    #[arg(long)]
+    pub cut: bool,
 }
 
 /// `toctocd guard`.

@@ -76,6 +76,11 @@ impl Connections {
         self.retry_at.is_some() || !is_cutting && self.wanted.elements.is_empty()
     }
 
+    /// True if the last attempt failed.
+    pub(super) fn are_left(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
     /// The moment of the next attempt.
     pub(super) fn deadline(&self) -> Option<Boot> {
         self.retry_at.filter(|_| self.running.is_none())

@@ -160,14 +160,23 @@ impl InForce {
 
     /// The display name of a grant's holder.
     pub(super) fn holder(&self, holder: Holder) -> String {
-        if let Holder::Client(id) = holder {
-            return self.client_name(id);
+        match (holder, self.door_of(holder)) {
+            (Holder::Client(id), _) => self.client_name(id),
+            (_, Some(door)) => format!("door {}", door.name),
+            (_, None) => "a classic door".to_owned(),
         }
-        let is_holder = |door: &&Door| Holder::door(&door.name) == holder;
-        match self.settings().doors.iter().find(is_holder) {
-            Some(door) => format!("door {}", door.name),
-            None => "a classic door".to_owned(),
+    }
+
+    /// The word for a grant's holder in the grant's name.
+    pub(super) fn holder_word(&self, holder: Holder) -> String {
+        match holder {
+            Holder::Client(id) => self.client_name(id),
+            Holder::Door(_) => Holder::word(self.door_of(holder).map_or("", |door| &door.name)),
         }
+    }
+
+    fn door_of(&self, holder: Holder) -> Option<&Door> {
+        self.settings().doors.iter().find(|door| Holder::door(&door.name) == holder)
     }
 
     /// True if `new` is the configuration in force. Clients and warnings do not count.

@@ -147,6 +147,7 @@ impl Gatekeeper {
     pub(super) fn journal_task_late(&mut self, fault: &Fault) {
         self.tell_of_disk(fault);
         self.answer_unstored(Some(fault));
+        self.answer_closing(false);
     }
 
     fn tell_of_disk(&mut self, fault: &Fault) {

@@ -69,6 +69,7 @@ impl Gatekeeper {
         let seconds_left = grant.seconds_left(now);
         let service = self.in_force.service(grant.key.service);
         GrantLine {
+            grant: grant.key.name(&self.in_force.holder_word(grant.key.holder)),
             client: self.in_force.holder(grant.key.holder),
             service: grant.key.service.to_string(),
             address: grant.key.who(),

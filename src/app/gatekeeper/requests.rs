@@ -48,6 +48,7 @@ impl Gatekeeper {
         match request {
             ControlRequest::Status => self.status_asked(now, session),
             ControlRequest::Grants { after } => self.grants_asked(now, session, after.as_deref()),
+            ControlRequest::Close { .. } => self.close_asked(now, session, request),
             ControlRequest::Reload => self.reload_asked(Some(session)),
             ControlRequest::GuardOn { confirm } => {
                 let change = TrialChange::asked(now, *confirm);

@@ -32,20 +32,20 @@ pub(super) struct Review {
 }
 
 /// A walk over a list of grants, in the order of their keys.
-struct Walk {
-    begun: Boot,
+pub(super) struct Walk {
+    pub(super) begun: Boot,
     /// The last grant that was looked at.
-    after: Option<GrantKey>,
+    pub(super) after: Option<GrantKey>,
 }
 
 impl Walk {
     /// From the first grant on.
-    fn begin(now: Now) -> Option<Walk> {
+    pub(super) fn begin(now: Now) -> Option<Walk> {
         Some(Walk { begun: now.boot, after: None })
     }
 
     /// The next grants of `rest`, which begins where this walk is, and the walk if there are more.
-    fn take<'a>(
+    pub(super) fn take<'a>(
         self, rest: impl Iterator<Item = &'a ActiveGrant>,
     ) -> (Vec<ActiveGrant>, Option<Walk>) {
         let slice: Vec<ActiveGrant> = rest.take(SLICE).copied().collect();

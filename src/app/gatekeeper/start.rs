@@ -83,6 +83,7 @@ impl Gatekeeper {
             trial: Trial::of(started, beginning.trial),
             connections: Default::default(),
             review: Default::default(),
+            closing: Default::default(),
             commands: Commands::new(beginning.openings),
             listeners: Listeners::with_first(beginning.day, &prepared, beginning.listener),
             host: beginning.host,

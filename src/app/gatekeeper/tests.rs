@@ -5,6 +5,7 @@ mod kernel;
 mod people;
 mod world;
 
+mod closing;
 mod commands;
 mod crowd;
 mod doors;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::app::complete::CommandLine;
-use crate::app::{joined, load};
+use crate::app::{close, joined, load};
 use crate::config::defaults;
 use crate::core::joining::Standing;
 use crate::keys::authorized;
@@ -17,7 +17,9 @@ pub fn known_names(line: &CommandLine<'_>, id: &str, _typed: &str) -> Vec<String
         ("forgive", "name") => clients(config, |standing| matches!(standing, Standing::Joined(..))),
         // Not the fingerprint: whoever approves compares it with what they were told.
         ("approve", "name") => joined::waiting(&load::reach(config).settings),
-        (_, "services") => services(config),
+        ("close", "grant") => close::open_grants(&load::reach(config).settings),
+        ("close", "client") => close::holders(&load::reach(config).settings),
+        (_, "services" | "service") => services(config),
         (_, "door") => doors(config),
         _ => Vec::new(),
     }

@@ -72,9 +72,9 @@ impl Grants {
         kept
     }
 
-    /// The connections that end with these grants. A revoked client's connections end whoever else
-    /// uses that address: better to cut one too many. On a close, only those end that cannot be
-    /// anybody else's.
+    /// The connections that end with these grants. Those of a revoked client, and those that an
+    /// admin cuts, end whoever else uses that address: better to cut one too many. On a close, only
+    /// those end that cannot be anybody else's.
     pub(super) fn cuts<'a>(
         &self, ended: impl Iterator<Item = &'a ActiveGrant>, how: GrantEnd,
     ) -> Vec<Change> {
@@ -85,7 +85,8 @@ impl Grants {
             }
         }
         elements.retain(|element| {
-            how == GrantEnd::Revoked || !(self.live.meets(element) || self.past.meets(element))
+            let is_for_sure = matches!(how, GrantEnd::Revoked | GrantEnd::Cut);
+            is_for_sure || !(self.live.meets(element) || self.past.meets(element))
         });
         elements.into_iter().map(|element| Change::Cut { element }).collect()
     }

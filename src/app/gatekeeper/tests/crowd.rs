@@ -96,6 +96,23 @@ fn grants_that_a_reload_ends_go_some_at_a_turn_and_the_admin_is_told_at_the_end(
 }
 
 #[test]
+fn a_crowd_that_an_admin_ends_goes_some_at_a_turn_and_whoever_knocks_meanwhile_stays() {
+    let mut world = crowded();
+    let service = Some("ssh".to_owned());
+    let (grant, client, address) = (None, None, None);
+    let admin = world.ask(ControlRequest::Close { grant, client, service, address, cut: true });
+    in_slices(&mut world, |world| {
+        assert!(world.told(admin).is_none(), "not all of them have ended");
+        world.set_clock(1);
+        assert_eq!(world.knock(Bert, "ssh"), Some(Status::Granted));
+    });
+    world.settle();
+    assert_eq!(elements(&world), 1, "only Bert's is left");
+    let told = world.told(admin).unwrap().unwrap();
+    assert!(told.contains(&format!("\"ended\":{CROWD}")), "{told}");
+}
+
+#[test]
 fn whoever_is_revoked_with_a_crowd_of_grants_is_named_in_every_line_about_them() {
     let mut world = crowded();
     world.files.enrolled = vec![Bert, Carl];

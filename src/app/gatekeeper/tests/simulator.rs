@@ -322,7 +322,8 @@ impl Simulation {
     }
 
     fn ask(&mut self) -> &'static str {
-        let request = match self.random.below(7) {
+        let request = match self.random.below(8) {
+            7 => self.order(),
             0 => ControlRequest::Status,
             1 => ControlRequest::Grants { after: None },
             2 => ControlRequest::GuardOff,
@@ -334,6 +335,18 @@ impl Simulation {
         };
         self.world.ask(request);
         "an admin asks"
+    }
+
+    /// An order to end grants.
+    fn order(&mut self) -> ControlRequest {
+        let text = |text: &str| Some(text.to_owned());
+        let (client, address) = match self.random.below(3) {
+            0 => (text("anna"), None),
+            1 => (text("door:side"), None),
+            _ => (None, text("192.0.2.8/30")),
+        };
+        let service = self.random.pick(&[None, Some("ssh"), Some("vpn")]).unwrap().and_then(text);
+        ControlRequest::Close { grant: None, client, service, address, cut: self.random.one_in(2) }
     }
 
     fn edit_files(&mut self) -> &'static str {
