@@ -16,7 +16,9 @@ use crate::core::types::{ClientId, Fault};
 use crate::edge::control::{ControlRequest, FixedSettings, ask};
 use crate::edge::state::State;
 
-mod rejected;
+mod packets;
+
+pub use packets::{PacketCounts, PacketLine, rejected_because};
 
 /// How long a command waits for the gateway. A reload starts a whole listener, so it is not short.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,10 +50,36 @@ pub struct GatewayStatus {
     pub clients: usize,
     pub doors: usize,
     pub grants: usize,
-    pub packets: u64,
-    /// Packets that passed it and were lost for want of room.
-    pub lost: u64,
-    pub rejected: Vec<(String, u64)>,
+    pub packets: PacketCounts,
+}
+
+/// The answer to `overview`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct GatewayOverview {
+    /// `ahead` is empty in it.
+    pub status: GatewayStatus,
+    /// All services that have grants.
+    pub services: Vec<ServiceGrants>,
+    /// The clients that knocked last, the last one first.
+    pub clients: Vec<ClientActivity>,
+    /// The gateway's local time: `14:03:20`.
+    pub time: String,
+}
+
+/// What a client did since the gateway remembers it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ClientActivity {
+    pub client: String,
+    /// Knocks that got what they asked for.
+    pub answered: u64,
+    pub refused: u64,
+    /// How the last one ended: `granted`, or why not.
+    pub last: String,
+    /// The address that it came from.
+    pub from: String,
+    /// Its local time: `14:03:20`.
+    pub at: String,
+    pub seconds_ago: u64,
 }
 
 /// A trial of the guard: it stays only if somebody gets in from another machine in time.
@@ -114,6 +142,8 @@ pub struct GrantLine {
     pub form: String,
     /// Local time of its end, with date and zone: `2026-11-28T14:03:20+01:00`.
     pub until: String,
+    /// The whole time of it.
+    pub seconds: u64,
     pub seconds_left: u64,
 }
 
@@ -167,13 +197,13 @@ pub fn status(reach: &Reach) -> Result<CommandOutput, Fault> {
 
 /// Asks the running gateway for the first page of its grants.
 pub fn first_grants(settings: &Settings) -> Result<GrantPage, Fault> {
-    decode(request(settings, &ControlRequest::Grants { after: None })?)
+    decode(request(settings, &ControlRequest::Grants { after: None, most: None })?)
 }
 
 /// `toctocd grants`: the first page, or all of them.
 pub fn grants(reach: &Reach, all: bool) -> Result<CommandOutput, Fault> {
     let ask = |after| -> Result<GrantPage, Fault> {
-        decode(request(&reach.settings, &ControlRequest::Grants { after })?)
+        decode(request(&reach.settings, &ControlRequest::Grants { after, most: None })?)
     };
     let mut page = first_grants(&reach.settings)?;
     while all && page.next.is_some() {
@@ -263,8 +293,7 @@ pub(super) fn decode<T: DeserializeOwned>(value: serde_json::Value) -> Result<T,
 fn status_text(status: &GatewayStatus) -> String {
     let mut text = format!(
         "toctocd {} (pid {}) since {}\n  listening   udp/{} on {}\n  guard       {}\n  \
-         state       {}\n  clock       {}\n  serves      {}, {}, {}\n  open now    {}\n  \
-         packets     {} passed the kernel filter: {} read, {} lost (queue full)\n",
+         state       {}\n  clock       {}\n  serves      {}, {}, {}\n  open now    {}\n",
         status.version,
         status.pid,
         status.since,
@@ -277,13 +306,8 @@ fn status_text(status: &GatewayStatus) -> String {
         count(status.clients, "client"),
         count(status.doors, "door"),
         count(status.grants, "grant"),
-        status.packets.saturating_add(status.lost),
-        status.packets,
-        status.lost,
     );
-    for (reason, number) in &status.rejected {
-        text += &format!("              {}\n", rejected::text(reason, *number));
-    }
+    text += &packets::text(&status.packets);
     if !status.break_glass.is_empty() {
         text += &format!("  ALWAYS OPEN to {}\n", status.break_glass.join(", "));
     }

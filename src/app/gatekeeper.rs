@@ -10,9 +10,10 @@ use crate::core::event::{EventKind, Level};
 use crate::core::grants::Grants;
 use crate::core::policy::Policy;
 use crate::core::replay::{Replay, clock_jump};
-use crate::core::types::{Boot, Counters, Fault, Now};
+use crate::core::types::{Boot, Fault, Now};
 use crate::edge::log::LogEvent;
 
+mod activity;
 mod closing;
 mod commands;
 mod connections;
@@ -28,6 +29,7 @@ mod listeners;
 mod listing;
 mod network;
 mod outbox;
+mod packets;
 mod process;
 mod reload;
 mod requests;
@@ -40,6 +42,7 @@ mod tasks;
 mod tests;
 mod trial;
 
+use activity::Activity;
 use closing::Closing;
 use commands::Commands;
 use connections::Connections;
@@ -51,6 +54,7 @@ use joining::Joining;
 use journal::Journal;
 use listeners::Listeners;
 use outbox::Outbox;
+use packets::KnockEnds;
 use reload::Reload;
 use requests::Requests;
 use review::Review;
@@ -91,7 +95,8 @@ struct Gatekeeper {
     requests: Requests,
     tasks: Tasks,
     out: Outbox,
-    counters: Counters,
+    ends: KnockEnds,
+    activity: Activity,
     next_check: Boot,
     /// Both clocks at the last event.
     last: Now,

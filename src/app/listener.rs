@@ -18,13 +18,13 @@ use crate::core::keyring::Realm;
 use crate::core::noise::KeyPair;
 use crate::core::quota::Rate;
 use crate::core::sequence::{DoorSpec, SequenceEvent};
-use crate::core::types::{Now, Wall};
+use crate::core::types::{Now, Reject, Wall};
 use crate::core::wire::GatewayKeys;
 use crate::edge::capture::{self, Capture, CaptureResult, UnboundCapture};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
-    ListenerEnd, OwnAddress, Pipe, PipeError, QUEUE, ToGatekeeper, ToListener,
+    ListenerEnd, OwnAddress, Pipe, PipeError, QUEUE, Tally, ToGatekeeper, ToListener,
 };
 use crate::edge::raw::Sender;
 use crate::edge::{clock, entropy, sys};
@@ -241,6 +241,8 @@ struct Listener {
     addresses: AddressUpdate,
     actions: Vec<Action>,
     lost: u64,
+    /// Knocks that the pipe had no room for.
+    dropped: u64,
     /// True if knocks are queued that could be decrypted at once.
     busy: bool,
     /// The time at which it was replaced. It still hands over the knocks that came before, and ends
@@ -280,6 +282,7 @@ impl Listener {
             addresses,
             actions: Vec::new(),
             lost: 0,
+            dropped: 0,
             busy: false,
             replaced: None,
         };
@@ -304,6 +307,7 @@ impl Listener {
         self.act(pipe)?;
         let is_done = !self.busy && !self.engine.awaits_verdicts();
         if self.replaced.is_some() && is_done && self.captures.iter().all(Option::is_none) {
+            self.report_counters(pipe)?;
             return Err(PipeError::Closed);
         }
         Ok(())
@@ -335,7 +339,7 @@ impl Listener {
             if let Some(replaced) = self.replaced
                 && !matches!(result, CaptureResult::Packet { at, .. } if at <= replaced)
             {
-                self.captures[index] = None;
+                self.end_capture(index);
                 return Ok(());
             }
             match result {
@@ -385,21 +389,34 @@ impl Listener {
                 }
             }
             ToListener::Forget { tag } => self.engine.forget(&tag),
-            ToListener::AskCounters => {
-                self.lost += self.captures.iter().flatten().map(Capture::lost).sum::<u64>();
-                let (counters, packets) = (self.engine.counters(), self.engine.packets());
-                report(pipe, ToGatekeeper::Counters { counters, packets, lost: self.lost })?;
-            }
-            ToListener::Release { capture } => {
-                if let Some(slot) = self.captures.get_mut(usize::from(capture)) {
-                    *slot = None;
-                }
-            }
+            ToListener::AskCounters => self.report_counters(pipe)?,
+            ToListener::Release { capture } => self.end_capture(usize::from(capture)),
             ToListener::Stop => self.replaced = Some(clock::now().wall),
             // Late set-up messages are dropped, and their sockets closed.
             _ => {}
         }
         Ok(())
+    }
+
+    /// Closes a capture socket. What it lost is known only while it is open.
+    fn end_capture(&mut self, index: usize) {
+        if let Some(capture) = self.captures.get_mut(index).and_then(Option::take) {
+            self.lost += capture.lost();
+        }
+    }
+
+    fn report_counters(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
+        self.lost += self.captures.iter().flatten().map(Capture::lost).sum::<u64>();
+        let mut rejected = self.engine.counters();
+        rejected.add(Reject::Dropped, self.dropped);
+        let tally = Tally {
+            rejected,
+            read: self.engine.packets(),
+            lost: self.lost,
+            doors: self.engine.door_packets(),
+            waiting: self.engine.waiting(),
+        };
+        report(pipe, ToGatekeeper::Counters(tally))
     }
 
     fn act(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
@@ -409,7 +426,11 @@ impl Listener {
                     // A receipt that cannot be sent counts as lost on the way.
                     let _ = self.sender.send(from, to, &bytes);
                 }
-                Action::Knock(knock) => report(pipe, ToGatekeeper::Knock(knock))?,
+                Action::Knock(knock) => match pipe.send(ToGatekeeper::Knock(knock)) {
+                    // The gatekeeper has stopped reading.
+                    Err(PipeError::Full) => self.dropped = self.dropped.saturating_add(1),
+                    other => other?,
+                },
                 Action::Alarm { client, first, again } => {
                     report(pipe, ToGatekeeper::Alarm { client, first, again })?
                 }

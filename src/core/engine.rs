@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use super::bytes::saturated_u64;
 use super::door::Step;
 use super::keyring::{Secret, TAG, TagOwner, TagTable};
 use super::knock::{Asked, HandedKnock, KnockKind, RECEIPT_BODY, Request};
@@ -73,6 +74,8 @@ pub struct Engine {
     addresses: BTreeSet<Source>,
     counters: Counters,
     packets: u64,
+    /// Those that went to the doors.
+    door_packets: u64,
 }
 
 struct SealedKnocks {
@@ -94,6 +97,7 @@ impl Engine {
             addresses: BTreeSet::new(),
             counters: Counters::default(),
             packets: 0,
+            door_packets: 0,
         }
     }
 
@@ -124,9 +128,10 @@ impl Engine {
     pub fn forget(&mut self, tag: &[u8; TAG]) {
         if let Some(sealed) = &mut self.sealed
             && let Some(owner) = sealed.tags.find(tag)
-            && let Some(keys) = sealed.clients.remove(owner.row)
+            && let Some(removed) = sealed.clients.remove(owner.row)
         {
-            sealed.tags.remove(owner.row, &keys.tags());
+            sealed.tags.remove(owner.row, &removed.keys.tags());
+            self.counters.add(Reject::UnknownTag, saturated_u64(removed.queued));
         }
     }
 
@@ -165,6 +170,7 @@ impl Engine {
                 Err(reject) => self.counters.count(reject),
             }
         } else if let Some(machine) = &mut self.doors {
+            self.door_packets = self.door_packets.saturating_add(1);
             door_packet(machine, now, parsed, self.debug, actions);
         } else {
             self.counters.count(Reject::NotForUs);
@@ -244,8 +250,19 @@ impl Engine {
         self.counters
     }
 
+    /// Packets taken. Each of them was rejected, went to a door, was handed over, or waits.
     pub fn packets(&self) -> u64 {
         self.packets
+    }
+
+    /// Packets that went to the doors.
+    pub fn door_packets(&self) -> u64 {
+        self.door_packets
+    }
+
+    /// Knocks that wait for [`Engine::serve`].
+    pub fn waiting(&self) -> u64 {
+        self.sealed.as_ref().map_or(0, |sealed| saturated_u64(sealed.clients.waiting()))
     }
 }
 

@@ -278,8 +278,10 @@ rejects! {
     State = "state",
     Firewall = "firewall",
     Command = "command",
-    /// The listener sent something that our listener never sends.
+    /// The listener handed over more than an honest one can.
     Pipe = "pipe",
+    /// It was queued and lost: the pipe was full, or the listener ended.
+    Dropped = "dropped",
 }
 
 /// Packets counted by reason.
@@ -288,13 +290,22 @@ pub struct Counters(pub [u64; Reject::ALL.len()]);
 
 impl Counters {
     pub fn count(&mut self, reject: Reject) {
+        self.add(reject, 1);
+    }
+
+    pub fn add(&mut self, reject: Reject, number: u64) {
         if let Some(counter) = self.0.get_mut(reject as usize) {
-            *counter = counter.saturating_add(1);
+            *counter = counter.saturating_add(number);
         }
     }
 
     pub fn of(&self, reject: Reject) -> u64 {
         self.0.get(reject as usize).copied().unwrap_or(0)
+    }
+
+    /// All of them.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, number| sum.saturating_add(*number))
     }
 }
 

@@ -35,10 +35,15 @@ const READING: u32 = 30;
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ControlRequest {
     Status,
+    /// The status without a look at the guard, and who knocked last.
+    Overview,
     /// A page of the live grants: the first, or the one after the end of another.
     Grants {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<String>,
+        /// The most lines of it, if that is less than a page has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        most: Option<u16>,
     },
     /// End the live grants that fit all that is named, at least one thing.
     Close {

@@ -25,7 +25,7 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
-pub use messages::{ADDRESSES, CLIENTS, OwnAddress, ToGatekeeper, ToListener};
+pub use messages::{ADDRESSES, CLIENTS, OwnAddress, Tally, ToGatekeeper, ToListener};
 
 /// The most messages that are queued for a full pipe.
 pub const QUEUE: usize = 4096;

@@ -22,7 +22,7 @@ use toctoc::core::types::{ClientId, Counters, Reject, Source};
 use toctoc::core::wire::{DecryptedParts, GatewayKeys, identify};
 use toctoc::edge::clock;
 use toctoc::edge::gatekeeper_pipe::{
-    ListenerEnd, Message, Pipe, PipeError, ToGatekeeper, ToListener,
+    ListenerEnd, Message, Pipe, PipeError, Tally, ToGatekeeper, ToListener,
 };
 use toctoc::keys::gateway::{GatewayFile, TestKeys};
 
@@ -424,20 +424,25 @@ fn the_counters_of_a_listener_are_reported_and_continue_with_the_next_one() {
     let mut pipe = capture(&mut gate);
     let mut counters = Counters::default();
     (0..3).for_each(|_| counters.count(Reject::UnknownTag));
-    send_message(&mut pipe, ToGatekeeper::Counters { counters, packets: 6, lost: 2 });
-    send_message(&mut pipe, ToGatekeeper::Counters { counters, packets: 7, lost: 3 });
-    let reported = |gate: &Gate, packets: u64, rejected: u64| {
+    let tally = |read, lost| {
+        let (rejected, doors) = (counters, read - counters.sum());
+        ToGatekeeper::Counters(Tally { rejected, read, lost, doors, waiting: 0 })
+    };
+    send_message(&mut pipe, tally(6, 2));
+    send_message(&mut pipe, tally(7, 3));
+    let reported = |gate: &Gate, received: u64, rejected: u64| {
         let status = gate.status_json();
         let lost = status["degraded"].to_string().contains("3 packets were lost for want of room");
         let of = serde_json::json!([[Reject::UnknownTag.name(), rejected]]);
-        lost && status["packets"] == packets && status["rejected"] == of
+        let packets = &status["packets"];
+        lost && packets["received"] == received && packets["rejected"] == of
     };
-    assert!(eventually(LONG, || reported(&gate, 7, 3)), "{}", gate.status_json());
+    assert!(eventually(LONG, || reported(&gate, 10, 3)), "{}", gate.status_json());
     another_listener(&gate);
     drop(pipe);
     let mut pipe = capture(&mut gate);
-    send_message(&mut pipe, ToGatekeeper::Counters { counters, packets: 4, lost: 0 });
-    assert!(eventually(LONG, || reported(&gate, 11, 6)), "{}", gate.status_json());
+    send_message(&mut pipe, tally(4, 0));
+    assert!(eventually(LONG, || reported(&gate, 14, 6)), "{}", gate.status_json());
 }
 
 #[test]

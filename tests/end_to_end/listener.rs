@@ -28,7 +28,7 @@ use toctoc::core::wire::{AwaitingReceipt, DATAGRAM};
 use toctoc::edge::bpf::{FilterSpec, program};
 use toctoc::edge::confine::{Limitations, verify};
 use toctoc::edge::gatekeeper_pipe::{
-    GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener, pair,
+    GatekeeperEnd, OwnAddress, PipeError, Tally, ToGatekeeper, ToListener, pair,
 };
 use toctoc::edge::{capture, clock, entropy, raw};
 
@@ -117,10 +117,10 @@ impl Listening {
         message(&mut self.pipe, timeout).expect("the listener lives")
     }
 
-    fn counters(&mut self) -> (toctoc::core::types::Counters, u64) {
+    fn counters(&mut self) -> Tally {
         self.pipe.send(ToListener::AskCounters).unwrap();
         match self.next() {
-            ToGatekeeper::Counters { counters, packets, .. } => (counters, packets),
+            ToGatekeeper::Counters(tally) => tally,
             other => panic!("{other:?}"),
         }
     }
@@ -274,12 +274,13 @@ fn junk_is_counted_and_neither_answered_nor_passed_on() {
     let (datagram, _) = knock();
     let _ = socket.send(&datagram);
     assert!(matches!(it.next(), ToGatekeeper::Knock(_)));
-    let (counters, packets) = it.counters();
+    let Tally { rejected, read, lost, doors, waiting } = it.counters();
     assert_eq!(
-        (counters.of(Reject::UnknownTag), packets),
+        (rejected.of(Reject::UnknownTag), read),
         (50, 51),
         "the kernel's filter must drop other lengths"
     );
+    assert_eq!((rejected.sum(), lost, doors, waiting), (50, 0, 0, 0), "and one was handed over");
     assert!(it.within(SHORT).is_none(), "junk was passed on");
     // The first may be the kernel's "port unreachable".
     let answer = (0..2).find_map(|_| receive(&socket, SHORT));
@@ -301,11 +302,8 @@ fn packets_that_were_read_and_those_that_were_lost_are_all_that_came() {
     signal(pid, Signal::SIGCONT);
     let came = net.gateway.ip_counter("InReceives") - before;
     until("all of them are accounted for", || {
-        it.pipe.send(ToListener::AskCounters).unwrap();
-        match it.next() {
-            ToGatekeeper::Counters { packets, lost, .. } => lost > 0 && packets + lost == came,
-            other => panic!("{other:?}"),
-        }
+        let Tally { read, lost, .. } = it.counters();
+        lost > 0 && read + lost == came
     });
 }
 

@@ -264,12 +264,25 @@ impl Gate {
 
     /// Runs `toctocd status --json` and returns its output.
     pub fn status_json(&self) -> serde_json::Value {
-        serde_json::from_str(&ok(&self.toctocd(&["status", "--json"]))).expect("JSON")
+        let status: serde_json::Value =
+            serde_json::from_str(&ok(&self.toctocd(&["status", "--json"]))).expect("JSON");
+        let packets = &status["packets"];
+        let mut sum = 0;
+        for (name, number) in packets.as_object().expect("counters") {
+            if name != "received" {
+                sum += number.as_u64().unwrap_or(0);
+            }
+        }
+        for reason in packets["rejected"].as_array().expect("a list") {
+            sum += reason[1].as_u64().expect("a number");
+        }
+        assert_eq!(packets["received"], sum, "the counters add up: {packets}");
+        status
     }
 
     /// The number of packets that the gateway has rejected for this reason.
     pub fn rejected(&self, reason: &str) -> u64 {
-        for count in self.status_json()["rejected"].as_array().expect("a list") {
+        for count in self.status_json()["packets"]["rejected"].as_array().expect("a list") {
             if count[0] == reason {
                 return count[1].as_u64().expect("a number");
             }

@@ -106,9 +106,12 @@ pub(in crate::app) fn sound() -> GatewayStatus {
         clients: 2,
         doors: 0,
         grants: 1,
-        packets: 40,
-        lost: 2,
-        rejected: vec![("bad mac".into(), 7)],
+        packets: PacketCounts {
+            received: 42,
+            granted: 35,
+            rejected: vec![("unknown-tag".into(), 7)],
+            ..PacketCounts::default()
+        },
     }
 }
 
@@ -121,6 +124,7 @@ fn line() -> GrantLine {
         ports: vec!["22/tcp".into()],
         form: "once".into(),
         until: "2026-11-28T14:03:20+01:00".into(),
+        seconds: 30,
         seconds_left: 28,
     }
 }
@@ -144,8 +148,9 @@ fn a_sound_gateway_has_a_short_status() {
          \x20 clock       sure\n\
          \x20 serves      1 service, 2 clients, 0 doors\n\
          \x20 open now    1 grant\n\
-         \x20 packets     42 passed the kernel filter: 40 read, 2 lost (queue full)\n\
-         \x20             7 bad mac\n"
+         \x20 packets     42 reached this gateway since then:\n\
+         \x20             35 opened a service (granted)\n\
+         \x20              7 came from nobody who is enrolled (unknown-tag)\n"
     );
 }
 
@@ -216,14 +221,14 @@ fn status_and_grants_come_from_the_gateway_as_text_or_json() {
     let output = status(&gateway.reach()).unwrap();
     assert_eq!(*output.out, status_text(&sound()));
     let value = output.value.unwrap();
-    assert_eq!((&value["pid"], &value["rejected"]), (&json!(17), &json!([["bad mac", 7]])));
+    assert_eq!((&value["pid"], &value["packets"]["granted"]), (&json!(17), &json!(35)));
     assert_eq!(gateway.requests(), [ControlRequest::Status]);
     let one = page(vec![line()], None);
     let gateway = RunningGateway::ok(serde_json::to_value(&one).unwrap());
     let output = grants(&gateway.reach(), true).unwrap();
     assert_eq!(*output.out, grants_text(&one));
     assert_eq!(output.value.unwrap()[0]["seconds_left"], 28);
-    assert_eq!(gateway.requests(), [ControlRequest::Grants { after: None }]);
+    assert_eq!(gateway.requests(), [ControlRequest::Grants { after: None, most: None }]);
 }
 
 #[test]
@@ -233,7 +238,7 @@ fn only_the_first_page_is_fetched_unless_all_are_asked_for() {
     let text = grants(&gateway.reach(), false).unwrap().out;
     assert!(text.starts_with("501 grants: ssh 501 of 1024;"), "{}", *text);
     assert!(text.ends_with("the first 1; all of them: toctocd grants --all\n"), "{}", *text);
-    assert_eq!(gateway.requests(), [ControlRequest::Grants { after: None }]);
+    assert_eq!(gateway.requests(), [ControlRequest::Grants { after: None, most: None }]);
 }
 
 #[test]

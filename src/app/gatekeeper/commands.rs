@@ -141,6 +141,8 @@ impl Gatekeeper {
                 place,
                 until,
             });
+        } else {
+            self.ends.answered(&reply);
         }
     }
 
@@ -232,7 +234,7 @@ impl Gatekeeper {
         let reply = match (self.commands.openings.state_of(&one.place), active) {
             (OpeningState::Open, Some(grant)) => Reply { granted: Some(grant), ..one.reply },
             _ => {
-                self.counters.count(Reject::Command);
+                self.ends.reject(Reject::Command);
                 one.reply.trouble()
             }
         };

@@ -103,6 +103,8 @@ impl Gatekeeper {
         let replies = &mut self.connections.wanted.replies;
         if replies.len() < 2 * TICKETS {
             replies.push(ClosedReply { listener, ticket, reply });
+        } else {
+            self.ends.answered(&reply);
         }
     }
 

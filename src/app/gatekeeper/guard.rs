@@ -40,6 +40,8 @@ pub(super) struct Guard {
     /// Tables with a guard that no gateway keeps.
     others: Vec<String>,
     next_full_check: Boot,
+    /// False if the last look at the guard found that it is not as it should be.
+    sound: bool,
     wanted: VecDeque<GuardWork>,
     running: Option<GuardWork>,
     /// The kernel's elements are being compared. Nothing else starts meanwhile.
@@ -77,6 +79,7 @@ impl Guard {
             next_doubt: now.boot,
             others: Vec::new(),
             next_full_check: now.boot.plus(FULL_CHECK),
+            sound: true,
             wanted: VecDeque::new(),
             running: None,
             comparison: None,
@@ -86,6 +89,16 @@ impl Guard {
     /// True if an admin turned the guard off.
     pub(super) fn is_off(&self) -> bool {
         self.off
+    }
+
+    /// True if the guard was as loaded at the last look, and nothing since then says otherwise.
+    pub(super) fn seems_sound(&self) -> bool {
+        self.sound && self.repair_at.is_none()
+    }
+
+    /// Takes note of a look at the guard.
+    pub(super) fn looked_at(&mut self, sound: bool) {
+        self.sound = sound || self.off;
     }
 
     /// Applies `changes` of elements. After a fault the guard is repaired.

@@ -53,6 +53,7 @@ impl Gatekeeper {
         if self.joining.waiting.len() >= MOST {
             let text = "more people ask to join at once than can be written down: they ask again";
             self.out.tell_at_most("joining", 60, LogEvent::new(EventKind::Limit, text));
+            self.ends.reject(Reject::Quota);
             return self.send_verdict(now, listener, ticket, applicant.reply());
         }
         self.joining.waiting.push_back(WaitingApplicant { listener, ticket, applicant });
@@ -111,7 +112,7 @@ impl Gatekeeper {
             Err(fault) => {
                 let event = LogEvent::new(EventKind::Joined, format!("nobody joined: {fault}"));
                 self.out.tell(event.of(reply.id()).failed());
-                self.counters.count(Reject::State);
+                self.ends.reject(Reject::State);
             }
         }
         self.send_verdict(now, listener, ticket, &reply);

@@ -46,12 +46,12 @@ impl Gatekeeper {
     ) {
         let mut decided = Vec::new();
         for knock in knocks {
-            let ticket = knock.ticket;
+            let HandedKnock { ticket, client, source, .. } = knock;
             match self.decide(now, knock) {
                 Ok(decision) => decided.push(Decided { ticket, decision }),
                 Err(reject) => {
-                    self.counters.count(reject);
-                    self.silence(listener, ticket, reject == Reject::Replayed);
+                    self.activity.rejected(now, client, source, reject);
+                    self.silence(listener, ticket, reject, reject == Reject::Replayed);
                 }
             }
         }
@@ -81,7 +81,7 @@ impl Gatekeeper {
         let entropy = self.host.entropy().map_err(|_| Reject::State)?;
         let decision =
             self.policy.decide(now, authentic, &mut self.replay, &mut self.grants, entropy);
-        self.counted(origin, decision)
+        self.unless_refused(origin, decision)
     }
 
     /// Decides on a knock under the id of an invitation. Which ids are invitations is known from
@@ -93,7 +93,7 @@ impl Gatekeeper {
         let enrolment = self.watched(origin, verified)?;
         let entropy = self.host.entropy().map_err(|_| Reject::State)?;
         let decision = self.policy.decide_enrolment(now, enrolment, &mut self.replay, entropy);
-        self.counted(origin, decision)
+        self.unless_refused(origin, decision)
     }
 
     /// The proof, or a line in the log: an alarm if somebody without the client's gate key has
@@ -109,7 +109,10 @@ impl Gatekeeper {
         verified
     }
 
-    fn counted(&mut self, origin: KnockOrigin, decision: Decision) -> Result<Decision, Reject> {
+    /// The decision, if it leads to a reply.
+    fn unless_refused(
+        &mut self, origin: KnockOrigin, decision: Decision,
+    ) -> Result<Decision, Reject> {
         match decision {
             Decision::Refuse(refused) => {
                 match refused.alarm {
@@ -120,12 +123,7 @@ impl Gatekeeper {
                 }
                 Err(refused.reject)
             }
-            decision => {
-                if let Some(reject) = decision.reject() {
-                    self.counters.count(reject);
-                }
-                Ok(decision)
-            }
+            decision => Ok(decision),
         }
     }
 
@@ -217,7 +215,7 @@ impl Gatekeeper {
             // A receipt reports what the kernel took, not what we asked for.
             let over = reply.granted.is_some_and(|grant| grant.seconds_left(now) == 0);
             if over || !applied || !self.guard.took(&element, changes) {
-                self.counters.count(Reject::Firewall);
+                self.ends.reject(Reject::Firewall);
                 reply = reply.trouble();
             }
         }
@@ -243,8 +241,7 @@ impl Gatekeeper {
         self.grants.give_up();
         self.commit_failed(fault);
         for ticket in tickets {
-            self.counters.count(Reject::State);
-            self.silence(listener, *ticket, true);
+            self.silence(listener, *ticket, Reject::State, true);
         }
     }
 
@@ -261,6 +258,8 @@ impl Gatekeeper {
     pub(super) fn send_verdict(
         &mut self, now: Now, listener: ListenerId, ticket: u64, reply: &Reply,
     ) {
+        self.ends.answered(reply);
+        self.activity.answered(now, reply);
         let receipt = self.receipt(now, reply);
         let spent = reply.status != Status::Address;
         self.out.send(listener, ToListener::Verdict { ticket, spent, receipt });
@@ -280,7 +279,9 @@ impl Gatekeeper {
         Some(receipt.with_mac(&secrets.gate(day)?, self.in_force.gateway(), &h))
     }
 
-    fn silence(&mut self, listener: ListenerId, ticket: u64, spent: bool) {
+    /// Ends a knock without a reply.
+    fn silence(&mut self, listener: ListenerId, ticket: u64, reject: Reject, spent: bool) {
+        self.ends.reject(reject);
         self.out.send(listener, ToListener::Verdict { ticket, spent, receipt: None });
     }
 
@@ -432,7 +433,7 @@ fn ignored(text: String, client: String, reason: &'static str) -> LogEvent {
 pub(super) const NEVER_GRANTED: &str = "this is not the address of one other machine, or a device \
     in front of this one may give it to everybody (docs/firewall.md, `also_grant`)";
 
-fn reason(status: Status) -> &'static str {
+pub(super) fn reason(status: Status) -> &'static str {
     match status {
         Status::Granted | Status::Closed | Status::Observed | Status::Enrolled => {
             "nothing was wrong"

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::Gatekeeper;
 use super::events::{ListenerId, ListenerLoss, Output};
-use super::listeners::{Days, StartReason, StartingListener, Tally};
+use super::listeners::{Days, StartReason, StartingListener};
 use crate::app::listener_process::ListenerReady;
 use crate::app::prepare::Prepared;
-use crate::core::types::{Fault, Now, Reject};
+use crate::core::types::{Fault, Now};
 use crate::edge::gatekeeper_pipe::{ToGatekeeper, ToListener};
 
 impl Gatekeeper {
@@ -20,18 +20,15 @@ impl Gatekeeper {
     pub(super) fn listener_messages(
         &mut self, now: Now, id: ListenerId, messages: Vec<ToGatekeeper>,
     ) {
-        if self.listeners.find(id).is_none() {
-            return;
-        }
         let mut knocks = Vec::new();
         for message in messages {
+            let Some(listener) = self.listeners.find_mut(id) else { break };
             match message {
-                ToGatekeeper::Knock(knock) => knocks.push(knock),
-                ToGatekeeper::Counters { counters, packets, lost } => {
-                    if let Some(listener) = self.listeners.find_mut(id) {
-                        listener.tally = Tally { rejected: counters, read: packets, lost };
-                    }
+                ToGatekeeper::Knock(knock) => {
+                    listener.packets.knock();
+                    knocks.push(knock);
                 }
+                ToGatekeeper::Counters(tally) => listener.packets.report(tally),
                 other if self.listeners.is_current(id) => self.other_message(now, id, other),
                 _ => {}
             }
@@ -118,11 +115,8 @@ impl Gatekeeper {
 
     /// Handles a listener that ended or sent an invalid message.
     pub(super) fn listener_lost(&mut self, now: Now, id: ListenerId, why: ListenerLoss) {
-        if matches!(why, ListenerLoss::Nonsense) {
-            self.counters.count(Reject::Pipe);
-        }
-        if let Some(starting) = self.listeners.starting.take_if(|one| one.listener.id == id) {
-            return self.start_failed(now, starting.why, why.into_fault());
+        if let Some(reason) = self.listeners.lose_starting(id) {
+            return self.start_failed(now, reason, why.into_fault());
         }
         let how = why.in_words();
         if self.listeners.lose(now, id, &how) {

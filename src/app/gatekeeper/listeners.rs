@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::events::{ListenerId, Network, Output};
 use super::outbox::Outbox;
+use super::packets::ListenerPackets;
 use crate::app::listener_process::{ListenerReady, ListenerStart, own_addresses};
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
@@ -13,7 +14,7 @@ use crate::core::door::Door;
 use crate::core::engine::KnownClient;
 use crate::core::keyring::TAG;
 use crate::core::service::Client;
-use crate::core::types::{Boot, ClientId, Counters, MILLISECOND, Now};
+use crate::core::types::{Boot, ClientId, MILLISECOND, Now};
 use crate::edge::gatekeeper_pipe::{CLIENTS, ToListener};
 use crate::edge::log::clock_time;
 
@@ -54,8 +55,8 @@ pub(super) struct Listeners {
     last_loss: Option<(Now, String)>,
     /// The doors that the current listener watches, by index, with the sequences in force.
     doors: Vec<Door>,
-    /// The counters of the listeners that are gone.
-    past: Tally,
+    /// The packets of the listeners that are gone.
+    past: ListenerPackets,
 }
 
 pub(super) struct RunningListener {
@@ -68,7 +69,7 @@ pub(super) struct RunningListener {
     days: Days,
     next_slice: Option<NextSlice>,
     pub(super) ready: ListenerReady,
-    pub(super) tally: Tally,
+    pub(super) packets: ListenerPackets,
 }
 
 /// Two days by which clients' keys are chosen.
@@ -108,26 +109,6 @@ pub(super) enum StartReason {
     Interfaces { moved: bool, back: Vec<String> },
 }
 
-/// What one listener has counted since its start.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Tally {
-    pub(super) rejected: Counters,
-    /// Packets that it read. The kernel's filter passed these, and the lost ones.
-    pub(super) read: u64,
-    /// Packets that the kernel dropped because its buffer was full.
-    pub(super) lost: u64,
-}
-
-impl Tally {
-    fn add(&mut self, other: &Tally) {
-        for (sum, number) in self.rejected.0.iter_mut().zip(other.rejected.0) {
-            *sum = sum.saturating_add(number);
-        }
-        self.read = self.read.saturating_add(other.read);
-        self.lost = self.lost.saturating_add(other.lost);
-    }
-}
-
 impl Listeners {
     /// The state at the start of the process, with a first listener that is ready.
     pub(super) fn with_first(
@@ -144,11 +125,13 @@ impl Listeners {
         self.current.as_ref().map(|listener| &listener.ready)
     }
 
-    pub(super) fn tally(&self) -> Tally {
+    /// The packets of all listeners that are and were.
+    pub(super) fn packets(&self) -> ListenerPackets {
         let mut all = self.past;
         let retiring = self.retiring.as_ref().map(|(listener, _)| listener);
-        for listener in self.current.iter().chain(retiring) {
-            all.add(&listener.tally);
+        let starting = self.starting.as_ref().map(|one| &one.listener);
+        for listener in self.current.iter().chain(retiring).chain(starting) {
+            all.add(&listener.packets);
         }
         all
     }
@@ -194,18 +177,11 @@ impl Listeners {
         self.current.as_ref().is_some_and(|listener| listener.id == id)
     }
 
-    pub(super) fn find(&self, id: ListenerId) -> Option<&RunningListener> {
-        let starting = self.starting.as_ref().map(|one| &one.listener);
-        let retiring = self.retiring.as_ref().map(|(listener, _)| listener);
-        [self.current.as_ref(), starting, retiring]
-            .into_iter()
-            .flatten()
-            .find(|listener| listener.id == id)
-    }
-
     pub(super) fn find_mut(&mut self, id: ListenerId) -> Option<&mut RunningListener> {
         let retiring = self.retiring.as_mut().map(|(listener, _)| listener);
-        self.current.iter_mut().chain(retiring).find(|listener| listener.id == id)
+        let starting = self.starting.as_mut().map(|one| &mut one.listener);
+        let mut all = self.current.iter_mut().chain(retiring).chain(starting);
+        all.find(|listener| listener.id == id)
     }
 
     /// Starts a listener. Ends one that is already starting for another reason.
@@ -214,6 +190,7 @@ impl Listeners {
         network: &Network, out: &mut Outbox,
     ) {
         if let Some(other) = self.starting.take() {
+            self.past.add(&other.listener.packets.ended());
             out.push(Output::EndListener(other.listener.id));
         }
         self.last += 1;
@@ -242,14 +219,23 @@ impl Listeners {
         let starting = self.starting.take().map(|one| one.listener);
         let retiring = self.retiring.take().map(|(listener, _)| listener);
         for listener in [self.current.take(), starting, retiring].into_iter().flatten() {
+            self.past.add(&listener.packets.ended());
             out.push(Output::EndListener(listener.id));
         }
         self.restart_at = None;
     }
 
+    /// Takes out the listener that is starting and has ended by itself.
+    pub(super) fn lose_starting(&mut self, id: ListenerId) -> Option<StartReason> {
+        let starting = self.starting.take_if(|one| one.listener.id == id)?;
+        self.past.add(&starting.listener.packets.ended());
+        Some(starting.why)
+    }
+
     /// Ends the listener of a failed reload.
     pub(super) fn give_up_reload(&mut self, out: &mut Outbox) {
         if let Some(starting) = self.starting.take_if(|one| one.why == StartReason::Reload) {
+            self.past.add(&starting.listener.packets.ended());
             out.push(Output::EndListener(starting.listener.id));
         }
     }
@@ -318,7 +304,7 @@ impl Listeners {
             self.send_sequences(new.id, &doors, out);
         }
         if let Some((older, _)) = self.retiring.take() {
-            self.past.add(&older.tally);
+            self.past.add(&older.packets.ended());
             out.push(Output::EndListener(older.id));
         }
         // Addresses may have changed while the listener started.
@@ -365,10 +351,10 @@ impl Listeners {
     /// status.
     pub(super) fn lose(&mut self, now: Now, id: ListenerId, how: &str) -> bool {
         if let Some((old, _)) = self.retiring.take_if(|(listener, _)| listener.id == id) {
-            self.past.add(&old.tally);
+            self.past.add(&old.packets.ended());
         }
         let Some(lost) = self.current.take_if(|listener| listener.id == id) else { return false };
-        self.past.add(&lost.tally);
+        self.past.add(&lost.packets.ended());
         if self.recent_loss(now).is_none() {
             self.losses = 0;
         }
@@ -403,7 +389,7 @@ impl RunningListener {
             days: Days { wall: day, newest: day },
             next_slice: None,
             ready,
-            tally: Tally::default(),
+            packets: ListenerPackets::default(),
         }
     }
 

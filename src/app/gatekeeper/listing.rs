@@ -18,8 +18,10 @@ pub(super) const CLIENTS: usize = 4096;
 const ONCE: usize = 256;
 
 impl Gatekeeper {
-    /// Sends the page after the grant that `after` names, or the first one.
-    pub(super) fn grants_asked(&mut self, now: Now, session: SessionId, after: Option<&str>) {
+    /// Sends the page after the grant that `after` names, or the first one, with `most` lines.
+    pub(super) fn grants_asked(
+        &mut self, now: Now, session: SessionId, after: Option<&str>, most: Option<u16>,
+    ) {
         let key = after.and_then(GrantKey::from_text);
         if after.is_some() && key.is_none() {
             let what = "`after` is not the end of a page of grants";
@@ -29,7 +31,8 @@ impl Gatekeeper {
         let mut lines = Vec::new();
         let mut last = None;
         let mut rest = self.grants.list_after(key);
-        for grant in rest.by_ref().take(PAGE) {
+        let most = most.map_or(PAGE, |most| usize::from(most).min(PAGE));
+        for grant in rest.by_ref().take(most) {
             lines.push(self.grant_line(now, grant));
             last = Some(grant.key);
         }
@@ -55,7 +58,7 @@ impl Gatekeeper {
         }
     }
 
-    fn services_with_grants(&self) -> Vec<ServiceGrants> {
+    pub(super) fn services_with_grants(&self) -> Vec<ServiceGrants> {
         let mut services = Vec::new();
         for (name, grants) in self.grants.by_service() {
             let configured = self.in_force.service(name);
@@ -79,6 +82,7 @@ impl Gatekeeper {
                 GrantKind::Once => "once".to_owned(),
             },
             until: zoned_time(now.wall.plus(seconds_left)),
+            seconds: u64::from(grant.seconds),
             seconds_left: u64::from(seconds_left),
         }
     }

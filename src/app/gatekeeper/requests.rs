@@ -10,7 +10,7 @@ use crate::app::admin::GatewayStatus;
 use crate::config::DEFAULT_ROUTE;
 use crate::core::event::EventKind;
 use crate::core::replay::{ChallengeReason, ClockFault};
-use crate::core::types::{Boot, ClientId, Fault, Now, Reject, SECOND};
+use crate::core::types::{Boot, ClientId, Fault, Now, SECOND};
 use crate::edge::control::{ControlRequest, ControlResponse, SessionId};
 use crate::edge::log::LogEvent;
 use crate::edge::log::date_time;
@@ -47,7 +47,13 @@ impl Gatekeeper {
     pub(super) fn asked(&mut self, now: Now, session: SessionId, request: &ControlRequest) {
         match request {
             ControlRequest::Status => self.status_asked(now, session),
-            ControlRequest::Grants { after } => self.grants_asked(now, session, after.as_deref()),
+            ControlRequest::Overview => {
+                let overview = self.overview(now);
+                self.reply_value(session, serde_json::to_value(overview));
+            }
+            ControlRequest::Grants { after, most } => {
+                self.grants_asked(now, session, after.as_deref(), *most);
+            }
             ControlRequest::Close { .. } => self.close_asked(now, session, request),
             ControlRequest::Reload => self.reload_asked(Some(session)),
             ControlRequest::GuardOn { confirm } => {
@@ -157,18 +163,20 @@ impl Gatekeeper {
     /// Answers all status requests, with the result of the guard check.
     pub(super) fn answer_status(&mut self, now: Now, guard: bool) {
         self.requests.status_due = None;
+        self.guard.looked_at(guard);
         for session in std::mem::take(&mut self.requests.status) {
-            let status = self.status(now, guard);
+            let status = self.status(now, guard, self.clients_ahead(now));
             self.reply_value(session, serde_json::to_value(status));
         }
     }
 
-    fn status(&mut self, now: Now, guard: bool) -> GatewayStatus {
+    pub(super) fn status(
+        &mut self, now: Now, guard: bool, ahead: Vec<(String, String)>,
+    ) -> GatewayStatus {
         self.end_spent(now);
         let challenges = self.replay.challenge_reason(now);
         let settings = self.in_force.settings();
         let listener = self.listeners.at_work();
-        let tally = self.listeners.tally();
         GatewayStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -180,16 +188,14 @@ impl Gatekeeper {
             trial: self.trial.state(now),
             state: self.journal.describe().to_owned(),
             clock: challenges.map_or_else(|| "sure".to_owned(), challenge_text),
-            ahead: self.clients_ahead(now),
+            ahead,
             degraded: self.limitations(now),
             break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
             services: settings.services.len(),
             clients: self.in_force.clients().len(),
             doors: settings.doors.len(),
             grants: self.grants.count(),
-            packets: tally.read,
-            lost: tally.lost,
-            rejected: self.rejected(),
+            packets: self.ends.counts(&self.listeners.packets()),
         }
     }
 
@@ -230,22 +236,9 @@ impl Gatekeeper {
                  before this gateway ends"
             ));
         }
-        let lost = self.listeners.tally().lost;
+        let lost = self.listeners.packets().lost();
         if lost > 0 {
             all.push(format!("{lost} packets were lost for want of room"));
-        }
-        all
-    }
-
-    /// The number of rejects by reason, in both processes.
-    fn rejected(&self) -> Vec<(String, u64)> {
-        let mut all = Vec::new();
-        let listeners = self.listeners.tally().rejected;
-        for reject in Reject::ALL {
-            let number = self.counters.of(reject).saturating_add(listeners.of(reject));
-            if number > 0 {
-                all.push((reject.name().to_owned(), number));
-            }
         }
         all
     }

@@ -72,6 +72,12 @@ pub struct KnownClient {
     pub keys: WireRow,
 }
 
+pub(super) struct RemovedClient {
+    pub(super) keys: WireRow,
+    /// The number of its packets that waited.
+    pub(super) queued: usize,
+}
+
 struct ClientRow {
     known: KnownClient,
     /// `None` until its first packet.
@@ -131,8 +137,8 @@ impl Clients {
         Some(mem::replace(&mut client.known, known).keys)
     }
 
-    /// Removes the client in this row, with its packets, and returns its keys.
-    pub(super) fn remove(&mut self, row: u32) -> Option<WireRow> {
+    /// Removes the client in this row, with its packets.
+    pub(super) fn remove(&mut self, row: u32) -> Option<RemovedClient> {
         let client = self.slot(row)?.take()?;
         self.free.push(row);
         let queued = client.traffic.map_or(0, |traffic| traffic.queue.len());
@@ -140,7 +146,7 @@ impl Clients {
             self.waiting = self.waiting.saturating_sub(queued);
             self.turns.retain(|other| *other != row);
         }
-        Some(client.known.keys)
+        Some(RemovedClient { keys: client.known.keys, queued })
     }
 
     pub(super) fn get(&self, row: u32) -> Option<&KnownClient> {

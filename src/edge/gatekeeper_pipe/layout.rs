@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::fields::{Fields, client, day, flag, ip, optional, secret, source, step, steps};
 use super::{
-    ADDRESSES, CLIENTS, EncodedMessage, LONGEST, Message, OwnAddress, SHORT, ToGatekeeper,
+    ADDRESSES, CLIENTS, EncodedMessage, LONGEST, Message, OwnAddress, SHORT, Tally, ToGatekeeper,
     ToListener,
 };
 use crate::core::bytes::Reader;
@@ -267,12 +267,12 @@ impl Message for ToGatekeeper {
             Self::Alarm { client, first, again } => {
                 Fields::of(10).put(&client.0).source(first).source(again)
             }
-            Self::Counters { counters, packets, lost } => {
+            Self::Counters(Tally { rejected, read, lost, doors, waiting }) => {
                 let mut fields = Fields::of(11);
-                for count in counters.0 {
+                for count in rejected.0 {
                     fields = fields.u64(count);
                 }
-                fields.u64(packets).u64(lost)
+                fields.u64(read).u64(lost).u64(doors).u64(waiting)
             }
             Self::Down { capture } => Fields::of(12).u16(capture),
             Self::Refused { source } => Fields::of(13).ip(source),
@@ -318,7 +318,13 @@ impl Message for ToGatekeeper {
                 for count in &mut counters {
                     *count = r.u64()?;
                 }
-                Self::Counters { counters: Counters(counters), packets: r.u64()?, lost: r.u64()? }
+                Self::Counters(Tally {
+                    rejected: Counters(counters),
+                    read: r.u64()?,
+                    lost: r.u64()?,
+                    doors: r.u64()?,
+                    waiting: r.u64()?,
+                })
             }
             12 => Self::Down { capture: r.u16()? },
             13 => Self::Refused { source: ip(r)? },

@@ -127,17 +127,26 @@ pub enum ToGatekeeper {
     /// A client's packet came again from another source: somebody is on the path.
     Alarm { client: ClientId, first: Source, again: Source },
     /// The reply to `AskCounters`.
-    Counters {
-        /// Rejected packets by reason.
-        counters: Counters,
-        /// Packets that passed the kernel's filter.
-        packets: u64,
-        /// Packets that the kernel dropped for lack of room.
-        lost: u64,
-    },
+    Counters(Tally),
     /// A captured interface went down or disappeared. It may come back, and capturing goes on.
     /// `capture`: the socket's number.
     Down { capture: u16 },
+}
+
+/// What a listener has counted since its start. Each packet that it read was rejected, went to the
+/// doors, waits, or was handed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rejected packets by reason.
+    pub rejected: Counters,
+    /// Packets that it read: those that the kernel's filter passed, without the lost ones.
+    pub read: u64,
+    /// Packets that the kernel dropped for lack of room.
+    pub lost: u64,
+    /// Packets that went to the doors.
+    pub doors: u64,
+    /// Sealed knocks that wait to be opened and handed over.
+    pub waiting: u64,
 }
 
 /// One of this machine's addresses, as the listener needs it.

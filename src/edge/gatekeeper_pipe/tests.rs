@@ -9,7 +9,7 @@ use crate::core::engine::KnownClient;
 use crate::core::keyring::{Day, Secret, TAG, WireRow};
 use crate::core::knock::{BODY, HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
-use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Source};
+use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Reject, Source};
 use crate::edge::capture::UnboundCapture;
 
 fn socket() -> OwnedFd {
@@ -131,7 +131,13 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
             first: source,
             again: Source::new("2001:db8::9".parse().unwrap()),
         },
-        ToGatekeeper::Counters { counters: Counters([3; 21]), packets: 4, lost: 5 },
+        ToGatekeeper::Counters(Tally {
+            rejected: Counters([3; Reject::ALL.len()]),
+            read: 4,
+            lost: 5,
+            doors: 6,
+            waiting: 7,
+        }),
         ToGatekeeper::Down { capture: 2 },
         ToGatekeeper::Refused { source: mapped },
     ]

@@ -41,7 +41,7 @@ fn close(world: &mut World, words: Words, cut: bool) -> CloseDone {
 
 /// The names of the live grants, as an admin sees them.
 fn names(world: &mut World) -> Vec<String> {
-    let admin = world.ask(ControlRequest::Grants { after: None });
+    let admin = world.ask(ControlRequest::Grants { after: None, most: None });
     let told = world.told(admin).unwrap().unwrap();
     let page: crate::app::admin::GrantPage = serde_json::from_str(&told).unwrap();
     page.lines.into_iter().map(|line| line.grant).collect()

@@ -63,7 +63,7 @@ fn a_start_command_that_fails_is_told_as_trouble_and_stopped_all_the_same() {
         assert_eq!(world.status(ticket), Some(Status::Trouble), "{end:?}");
         assert_eq!(world.commands(), [START, STOP]);
         assert_eq!(world.gatekeeper.grants.list().count(), 0);
-        assert_eq!(world.gatekeeper.counters.of(Reject::Command), 1);
+        assert_eq!(world.gatekeeper.ends.of(Reject::Command), 1);
     }
 }
 

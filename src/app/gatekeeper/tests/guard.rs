@@ -133,7 +133,7 @@ fn a_grant_that_the_kernel_does_not_take_is_told_as_trouble_and_nobody_has_it() 
     world.kernel.borrow_mut().delete();
     assert_eq!(world.knock(Anna, "ssh"), Some(Status::Trouble));
     assert!(world.said("the firewall refused a grant"));
-    assert_eq!(world.gatekeeper.counters.of(Reject::Firewall), 1);
+    assert_eq!(world.gatekeeper.ends.of(Reject::Firewall), 1);
     world.settle();
     assert!(!world.lets_in(Anna, 22) && world.gatekeeper.grants.list().count() == 0);
     assert_eq!(world.knock(Anna, "web"), Some(Status::Granted));

@@ -16,7 +16,7 @@ fn goes_on(mut world: World, what: &str) {
         assert!(world.lets_in(Anna, 22), "{what}");
         world.advance(17 * SECOND);
     }
-    let session = world.ask(ControlRequest::Grants { after: None });
+    let session = world.ask(ControlRequest::Grants { after: None, most: None });
     assert!(world.told(session).unwrap().unwrap().contains("anna"), "{what}");
     world.handle(Event::Terminate);
     world.advance(11 * SECOND);

@@ -24,7 +24,7 @@ fn closing(person: Person, service: &str, second: u64) -> Request {
 }
 
 fn rejected(world: &mut World, reject: Reject) -> u64 {
-    world.gatekeeper.counters.of(reject)
+    world.gatekeeper.ends.of(reject)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::core::keyring::Day;
 use crate::core::knock::{KnockKind, Request, Status};
 use crate::core::types::{Counters, Fault, Reject, SECOND};
 use crate::edge::control::ControlRequest;
-use crate::edge::gatekeeper_pipe::ToGatekeeper;
+use crate::edge::gatekeeper_pipe::{Tally, ToGatekeeper};
 
 fn status(world: &mut World) -> serde_json::Value {
     let session = world.ask(ControlRequest::Status);
@@ -49,27 +49,79 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     for _ in 0..3 {
         counters.count(Reject::UnknownTag);
     }
-    world.tell(ToGatekeeper::Counters { counters, packets: 6, lost: 2 });
-    world.tell(ToGatekeeper::Counters { counters, packets: 7, lost: 3 });
+    let tally = |read, lost| {
+        let (rejected, doors) = (counters, read - counters.sum());
+        ToGatekeeper::Counters(Tally { rejected, read, lost, doors, waiting: 0 })
+    };
+    world.tell(tally(6, 2));
+    world.tell(tally(7, 3));
     let told = status(&mut world);
     assert!(
         told["degraded"].to_string().contains("3 packets were lost for want of room"),
         "{told}"
     );
-    assert_eq!(
-        (&told["packets"], &told["lost"], &told["rejected"]),
-        (&7.into(), &3.into(), &serde_json::json!([[Reject::UnknownTag.name(), 3]]))
-    );
+    let packets = world.packets();
+    assert_eq!((packets.received, packets.lost, packets.doors), (10, 3, 4));
+    assert_eq!(packets.rejected, [("unknown-tag".to_owned(), 3)]);
     let id = world.listener();
     world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
     assert!(status(&mut world)["degraded"].to_string().contains("no listener is running"));
     world.make_ready();
-    world.tell(ToGatekeeper::Counters { counters, packets: 4, lost: 1 });
-    let told = status(&mut world);
-    assert_eq!(
-        (&told["packets"], &told["lost"], &told["rejected"]),
-        (&11.into(), &4.into(), &serde_json::json!([[Reject::UnknownTag.name(), 6]]))
-    );
+    world.tell(tally(4, 1));
+    let packets = world.packets();
+    assert_eq!((packets.received, packets.lost, packets.doors), (15, 4, 5));
+    assert_eq!(packets.rejected, [("unknown-tag".to_owned(), 6)]);
+}
+
+#[test]
+fn the_counters_add_up_across_a_replaced_listener_and_a_reload() {
+    let mut world = World::new();
+    world.tell(ToGatekeeper::Counters(Tally { read: 5, waiting: 2, doors: 3, ..Tally::default() }));
+    assert_eq!(world.packets().waiting, 2);
+    // One of those that waited, and then two more than the listener has told of.
+    for _ in 0..3 {
+        assert_eq!(world.knock(Anna, "ssh"), Some(Status::Granted));
+    }
+    let packets = world.packets();
+    assert_eq!((packets.received, packets.granted, packets.waiting), (6, 3, 0));
+    world.tell(ToGatekeeper::Counters(Tally { read: 9, waiting: 3, doors: 3, ..Tally::default() }));
+    world.new_config();
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    assert_ne!(world.listener(), ListenerId(0));
+    assert_eq!(world.packets().waiting, 3, "the replaced one hands over what it has");
+    let request = Anna.request("ssh", world.second());
+    let late = world.handed(ListenerId(0), Anna, &request);
+    world.hand_all(ListenerId(0), vec![late]);
+    assert_eq!((world.packets().received, world.packets().waiting), (9, 2));
+    world.advance(6 * SECOND);
+    assert!(!world.listeners.contains_key(&ListenerId(0)));
+    let packets = world.packets();
+    assert_eq!((packets.received, packets.granted, packets.waiting), (9, 4, 0));
+    assert_eq!(packets.rejected, [("dropped".to_owned(), 2)]);
+    world.tell(ToGatekeeper::Counters(Tally { read: 1, doors: 1, ..Tally::default() }));
+    assert_eq!((world.packets().received, world.packets().doors), (10, 4));
+}
+
+#[test]
+fn each_knock_is_in_one_counter_whatever_becomes_of_it() {
+    let mut world = World::new();
+    world.knock(Anna, "ssh");
+    world.knock(Anna, "rdp");
+    world.knock(Anna, "web");
+    let request = Anna.request("ssh", world.second());
+    world.hand(Anna, &request);
+    world.hand(Anna, &request);
+    let waits = Anna.request("vpn", world.second() + 1);
+    world.hand(Anna, &waits);
+    assert_eq!(world.packets().waiting, 1, "its start command runs");
+    world.disk.set_broken(true);
+    world.knock(Anna, "ssh");
+    // A knock for something else than it may have, whose decision the disk does not take.
+    let packets = world.packets();
+    let of = |name: &str| packets.rejected.iter().find(|one| one.0 == name).map(|one| one.1);
+    assert_eq!((of("replayed"), of("state")), (Some(1), Some(1)), "{packets:?}");
+    assert_eq!(packets.received, 7);
 }
 
 #[test]
@@ -80,12 +132,12 @@ fn a_listener_is_asked_for_its_newest_counters_when_an_admin_asks_for_the_status
 }
 
 #[test]
-fn a_listener_that_sends_nonsense_is_replaced_and_counted() {
+fn a_listener_that_sends_nonsense_is_replaced_and_told_of() {
     let mut world = World::new();
     let id = world.listener();
     world.lose(id, ListenerLoss::Nonsense);
-    assert_eq!(world.gatekeeper.counters.of(Reject::Pipe), 1);
     assert!(world.said("it sent what no listener sends"));
+    assert!(status(&mut world)["degraded"].to_string().contains("it sent what no listener sends"));
     // What it says after that is not heard.
     let request = Anna.request("ssh", world.second());
     world.handle(Event::Listener {

@@ -33,10 +33,10 @@ fn the_status_of_a_gateway_that_is_well() {
         ("doors", 3.into()),
         ("grants", 1.into()),
         ("interfaces", serde_json::json!(["any"])),
-        ("rejected", serde_json::json!([])),
     ] {
         assert_eq!(told[key], value, "{key}");
     }
+    assert_eq!((&told["packets"]["received"], &told["packets"]["granted"]), (&1.into(), &1.into()));
 }
 
 #[test]
@@ -74,13 +74,13 @@ fn a_state_that_cannot_be_written_is_told() {
 #[test]
 fn grants_are_listed_with_who_what_and_how_long() {
     let mut world = World::new();
-    let session = world.ask(ControlRequest::Grants { after: None });
+    let session = world.ask(ControlRequest::Grants { after: None, most: None });
     let nothing = serde_json::json!({ "services": [], "lines": [], "next": null });
     assert_eq!(json(&world, session), nothing);
     world.knock(Anna, "rdp");
     world.tell(ToGatekeeper::Completed { door: 0, source: Bert.address() });
     world.advance(10 * SECOND);
-    let session = world.ask(ControlRequest::Grants { after: None });
+    let session = world.ask(ControlRequest::Grants { after: None, most: None });
     let told = json(&world, session)["lines"].take();
     let line = |place: usize, key: &str| told[place][key].clone();
     assert_eq!((line(0, "client"), line(0, "service")), ("anna".into(), "rdp".into()));
@@ -112,7 +112,7 @@ fn many_grants_are_listed_in_pages_each_grant_once() {
     let mut after = None;
     let mut pages = 0;
     loop {
-        let session = world.ask(ControlRequest::Grants { after });
+        let session = world.ask(ControlRequest::Grants { after, most: None });
         let page = json(&world, session);
         assert_eq!(
             page["services"],
@@ -138,7 +138,8 @@ fn many_grants_are_listed_in_pages_each_grant_once() {
 fn the_end_of_no_page_is_refused() {
     let mut world = World::new();
     for after in ["", "00", "zz"] {
-        let session = world.ask(ControlRequest::Grants { after: Some(after.to_owned()) });
+        let session =
+            world.ask(ControlRequest::Grants { after: Some(after.to_owned()), most: None });
         let refused = world.replies.get(&session);
         assert!(matches!(refused, Some(ControlResponse::Fault { .. })), "{after}");
     }
@@ -149,18 +150,18 @@ fn a_grant_that_is_used_up_or_lost_is_not_listed_as_open() {
     for lost_in_a_flush in [false, true] {
         let mut world = World::new();
         assert_eq!(world.knock(Anna, "rdp"), Some(Status::Granted));
-        let session = world.ask(ControlRequest::Grants { after: None });
+        let session = world.ask(ControlRequest::Grants { after: None, most: None });
         assert_eq!(json(&world, session)["lines"][0]["service"], "rdp");
         if lost_in_a_flush {
             world.kernel.borrow_mut().flush();
         } else {
             world.kernel.borrow_mut().win(Anna.address());
         }
-        let session = world.ask(ControlRequest::Grants { after: None });
+        let session = world.ask(ControlRequest::Grants { after: None, most: None });
         assert_eq!(json(&world, session)["lines"], serde_json::json!([]));
         world.settle();
         world.restart(false);
-        let session = world.ask(ControlRequest::Grants { after: None });
+        let session = world.ask(ControlRequest::Grants { after: None, most: None });
         assert_eq!(json(&world, session)["lines"], serde_json::json!([]), "after a restart");
     }
 }
@@ -174,7 +175,7 @@ fn a_grant_is_gone_from_the_kernel_at_its_end_even_if_the_machine_slept() {
     assert!(world.lets_in(Anna, 22));
     world.advance(3600 * SECOND);
     assert!(!world.lets_in(Anna, 22), "no timer of the kernel had to run out");
-    let session = world.ask(ControlRequest::Grants { after: None });
+    let session = world.ask(ControlRequest::Grants { after: None, most: None });
     assert_eq!(json(&world, session)["lines"], serde_json::json!([]));
 }
 
@@ -196,4 +197,65 @@ fn a_gateway_that_serves_says_so_and_tells_the_service_manager() {
     let last = world.log.iter().find(|line| line.starts_with("ready: ")).unwrap();
     assert_eq!(last, "ready: sealed knocks on udp/62201 of any; 4 services, 3 clients, 3 doors");
     assert!(world.said("degraded: the gatekeeper keeps all of its rights"));
+}
+
+#[test]
+fn the_overview_names_who_knocked_last_without_a_look_at_the_guard() {
+    let mut world = World::new();
+    world.knock(Anna, "ssh");
+    world.advance(5 * SECOND);
+    assert_eq!(world.knock(Bert, "mail"), Some(Status::Denied));
+    world.knock(Bert, "web");
+    let session = world.ask(ControlRequest::Overview);
+    assert!(world.tasks.is_empty(), "no process is started");
+    let told = json(&world, session);
+    assert_eq!((&told["status"]["guard"], &told["status"]["grants"]), (&true.into(), &2.into()));
+    assert_eq!(told["services"][0]["service"], "ssh");
+    let line = |place: usize, key: &str| told["clients"][place][key].clone();
+    assert_eq!((line(0, "client"), line(0, "last")), ("bert".into(), "granted".into()));
+    assert_eq!((line(0, "answered"), line(0, "refused")), (1.into(), 1.into()));
+    assert_eq!((line(1, "client"), line(1, "from")), ("anna".into(), "192.0.2.10".into()));
+    assert_eq!(line(1, "seconds_ago"), 5);
+    world.kernel.borrow_mut().sound = false;
+    world.ask(ControlRequest::Status);
+    world.do_task(Lane::Guard);
+    let session = world.ask(ControlRequest::Overview);
+    assert_eq!(json(&world, session)["status"]["guard"], false, "as the last look found it");
+}
+
+#[test]
+fn the_table_of_who_knocked_last_is_bounded() {
+    let mut world = World::with(|files| files.crowd = 200);
+    let id = world.listener();
+    for number in 0..200_u16 {
+        let mut client = [0; 16];
+        client[14..].copy_from_slice(&number.to_be_bytes());
+        let ticket = world.ticket(id);
+        let knock = Anna.knock(ticket, &Anna.request("ssh", 1));
+        let client = crate::core::types::ClientId(client);
+        world.hand_all(id, vec![crate::core::knock::HandedKnock { client, ..knock }]);
+    }
+    world.knock(Anna, "ssh");
+    let session = world.ask(ControlRequest::Overview);
+    let clients = json(&world, session)["clients"].take();
+    assert_eq!(clients.as_array().unwrap().len(), 64);
+    assert_eq!((&clients[0]["client"], &clients[1]["refused"]), (&"anna".into(), &1.into()));
+}
+
+#[test]
+fn a_page_has_no_more_lines_than_asked_for() {
+    let mut world = World::new();
+    crowd(&mut world, 7);
+    let mut after = None;
+    let mut lengths = Vec::new();
+    loop {
+        let session = world.ask(ControlRequest::Grants { after, most: Some(3) });
+        let page = json(&world, session);
+        lengths.push(page["lines"].as_array().unwrap().len());
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(lengths, [3, 3, 1]);
 }

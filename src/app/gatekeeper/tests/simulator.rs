@@ -325,7 +325,7 @@ impl Simulation {
         let request = match self.random.below(8) {
             7 => self.order(),
             0 => ControlRequest::Status,
-            1 => ControlRequest::Grants { after: None },
+            1 => ControlRequest::Grants { after: None, most: None },
             2 => ControlRequest::GuardOff,
             3 | 4 => ControlRequest::GuardOn {
                 confirm: self.random.pick(&[None, Some(0), Some(5), Some(20)]).unwrap(),
@@ -373,6 +373,7 @@ impl Simulation {
 
     /// After every step.
     fn check(&mut self) {
+        self.world.packets();
         for (ticket, receipt) in std::mem::take(&mut self.world.verdicts) {
             match receipt {
                 Some(receipt) if self.joins.is_about(ticket) => self.check_join(ticket, &receipt),
@@ -467,6 +468,7 @@ impl Simulation {
     }
 
     fn check_at_rest(&mut self) {
+        assert_eq!(self.world.packets().waiting, 0, "every knock has ended");
         for (id, listener) in &self.world.listeners {
             assert!(listener.open.is_empty(), "{id:?} waits for verdicts on {:?}", listener.open);
         }

@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 use super::disk::MemoryDisk;
 use super::kernel::{Kernel, Link};
 use super::people::{Person, at};
+use crate::app::admin::PacketCounts;
 use crate::app::gatekeeper::events::{
     Event, Lane, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult,
 };
@@ -152,6 +153,8 @@ pub(super) struct World {
     pub(super) told_ready: bool,
     /// All verdicts, in order.
     pub(super) verdicts: Vec<(u64, Option<Receipt>)>,
+    /// How many this process gave, also to listeners that are gone.
+    given: u64,
     last_ticket: u64,
     last_session: u64,
     knocks: u64,
@@ -336,6 +339,7 @@ impl World {
             events: Vec::new(),
             told_ready: false,
             verdicts: Vec::new(),
+            given: 0,
             last_ticket: 0,
             last_session: 0,
             knocks: 0,
@@ -365,6 +369,7 @@ impl World {
 
     /// The listener that a process begins with is at work.
     fn begin_to_listen(&mut self) {
+        self.given = 0;
         let first = self.files.listener(&self.files.clients(), self.now().wall.day());
         self.listeners = BTreeMap::from([(ListenerId(0), first)]);
         self.gatekeeper.announce(self.clock.get());
@@ -420,6 +425,7 @@ impl World {
     }
 
     fn receive(&mut self, id: ListenerId, message: ToListener) {
+        self.given += u64::from(matches!(message, ToListener::Verdict { .. }));
         let Some(listener) = self.listeners.get_mut(&id) else { return };
         match message {
             ToListener::Verdict { ticket, spent, receipt } => {
@@ -510,6 +516,15 @@ impl World {
         self.last_ticket += 1;
         self.listeners.get_mut(&id).expect("it runs").open.insert(self.last_ticket);
         self.last_ticket
+    }
+
+    /// The counters of packets, which always add up. Each knock is in one from its verdict on.
+    pub(super) fn packets(&self) -> PacketCounts {
+        let packets = self.gatekeeper.listeners.packets();
+        assert_eq!(self.gatekeeper.ends.sum(), self.given, "a verdict is an end");
+        let counts = self.gatekeeper.ends.counts(&packets);
+        assert_eq!(counts.received, counts.sum(), "{counts:?}");
+        counts
     }
 
     /// The listener at work hands this knock over; its ticket.

@@ -32,12 +32,12 @@ fn a_listener_that_lies_about_row_kind_or_handshake_brings_nobody_in() {
         ),
         ("nobody's row", HandedKnock { client: ClientId([1; 16]), ..good.clone() }, Reject::Policy),
     ] {
-        let before = world.gatekeeper.counters.of(reject);
+        let before = world.gatekeeper.ends.of(reject);
         let ticket = world.ticket(world.listener());
         let ticket = hand(&mut world, HandedKnock { ticket, ..knock });
         world.settle();
         assert_eq!(receipt(&world, ticket), None, "{what}");
-        assert_eq!(world.gatekeeper.counters.of(reject), before + 1, "{what}");
+        assert_eq!(world.gatekeeper.ends.of(reject), before + 1, "{what}");
     }
     assert!(world.said("ALARM: somebody has the keys that the listener has of dora"));
     assert!(matches!(world.files.joined[0].standing, Standing::Open(_)));
@@ -85,5 +85,5 @@ fn keys_that_prove_nothing_and_other_peoples_keys_do_not_join() {
         world.settle();
         assert_eq!(receipt(&world, ticket), None);
     }
-    assert_eq!(world.gatekeeper.counters.of(Reject::Signature), 3);
+    assert_eq!(world.gatekeeper.ends.of(Reject::Signature), 3);
 }

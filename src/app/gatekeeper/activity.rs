@@ -1,0 +1,111 @@
+//! Who knocked last, for `toctocd top`: a bounded table of clients, the last one first.
+
+use super::Gatekeeper;
+use crate::app::admin::{ClientActivity, GatewayOverview, rejected_because};
+use crate::core::knock::Status;
+use crate::core::reply::Reply;
+use crate::core::types::{ClientId, Now, Reject, SECOND, Source};
+use crate::edge::log::clock_time;
+
+/// The most clients that are remembered. Whoever has not knocked for longest is forgotten.
+const MOST: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Activity {
+    /// The last one first.
+    clients: Vec<LastKnock>,
+}
+
+/// What one client did since it is in the table.
+struct LastKnock {
+    client: ClientId,
+    at: Now,
+    source: Source,
+    end: KnockEnd,
+    answered: u64,
+    refused: u64,
+}
+
+/// How a knock ended.
+#[derive(Clone, Copy)]
+enum KnockEnd {
+    Answered(Status),
+    Rejected(Reject),
+}
+
+impl KnockEnd {
+    fn is_refusal(self) -> bool {
+        match self {
+            KnockEnd::Rejected(_) => true,
+            KnockEnd::Answered(status) => !matches!(
+                status,
+                Status::Granted
+                    | Status::Closed
+                    | Status::Observed
+                    | Status::Enrolled
+                    | Status::Pending
+            ),
+        }
+    }
+
+    fn in_words(self) -> String {
+        match self {
+            KnockEnd::Rejected(reject) => rejected_because(reject).to_owned(),
+            KnockEnd::Answered(Status::Granted) => "granted".to_owned(),
+            KnockEnd::Answered(Status::Closed) => "closed".to_owned(),
+            KnockEnd::Answered(Status::Observed) => "probe".to_owned(),
+            KnockEnd::Answered(status) => super::knocks::reason(status).to_owned(),
+        }
+    }
+}
+
+impl Activity {
+    /// Takes note of a knock that ends with this reply.
+    pub(super) fn answered(&mut self, now: Now, reply: &Reply) {
+        self.note(now, reply.client, reply.source, KnockEnd::Answered(reply.status));
+    }
+
+    /// Takes note of a knock that is refused in silence.
+    pub(super) fn rejected(&mut self, now: Now, client: ClientId, source: Source, reject: Reject) {
+        self.note(now, client, source, KnockEnd::Rejected(reject));
+    }
+
+    fn note(&mut self, now: Now, client: ClientId, source: Source, end: KnockEnd) {
+        let mut answered = u64::from(!end.is_refusal());
+        let mut refused = u64::from(end.is_refusal());
+        if let Some(place) = self.clients.iter().position(|one| one.client == client) {
+            let known = self.clients.remove(place);
+            answered = answered.saturating_add(known.answered);
+            refused = refused.saturating_add(known.refused);
+        }
+        self.clients.truncate(MOST - 1);
+        self.clients.insert(0, LastKnock { client, at: now, source, end, answered, refused });
+    }
+}
+
+impl Gatekeeper {
+    /// The answer for `toctocd top`, without a look at the guard: that would take a process each
+    /// time.
+    pub(super) fn overview(&mut self, now: Now) -> GatewayOverview {
+        self.ask_for_counters();
+        let guard = self.guard.seems_sound();
+        let mut clients = Vec::new();
+        for one in &self.activity.clients {
+            clients.push(ClientActivity {
+                client: self.in_force.client_name(one.client),
+                answered: one.answered,
+                refused: one.refused,
+                last: one.end.in_words(),
+                from: one.source.to_string(),
+                at: clock_time(one.at.wall),
+                seconds_ago: now.boot.0.saturating_sub(one.at.boot.0) / SECOND,
+            });
+        }
+        GatewayOverview {
+            status: self.status(now, guard, Vec::new()),
+            services: self.services_with_grants(),
+            clients,
+            time: clock_time(now.wall),
+        }
+    }
+}
