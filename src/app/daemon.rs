@@ -13,7 +13,7 @@ use super::gatekeeper::RunFault;
 use super::load::Reach;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::waiting::Waiting;
-use super::{admin, close, compat, complete, gatekeeper, guard, listener, load, provision};
+use super::{admin, check, close, compat, complete, gatekeeper, guard, listener, load, provision};
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
 use crate::edge::control::ControlRequest;
@@ -85,7 +85,7 @@ fn run(args: &ToctocdArgs) -> u8 {
             provision::init_at_terminal(config, init)
         }
         ToctocdCommand::Init(init) => provision::init(config, init),
-        ToctocdCommand::Check { print } => provision::check(config, *print),
+        ToctocdCommand::Check { print } => check::check(config, *print),
         ToctocdCommand::Convert { file } => provision::convert(config, file),
         ToctocdCommand::Export(args) => provision::export(config, args),
         ToctocdCommand::Invite(invite) => provision::invite(config, invite),

@@ -3,6 +3,8 @@
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod admin;
 pub mod args;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod check;
 pub mod client;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod close;
@@ -10,6 +12,8 @@ pub mod compat;
 pub mod complete;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod daemon;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+mod finding;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod gatekeeper;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

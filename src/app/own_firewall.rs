@@ -1,15 +1,17 @@
 //! The firewall that this machine has beside the guard: what the rules of others do to granted
 //! packets and to receipts.
 
+use std::net::SocketAddr;
+
+use super::finding::Finding;
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::{Fault, Port, PortRange, Proto, ServiceName};
+use crate::edge::addresses;
 use crate::edge::firewall::advice;
 use crate::edge::firewall::packet_trace::{Trace, TraceEffect, TracedPacket, trace_packet};
 use crate::edge::firewall::rule_place::{AcceptRule, RulePlace};
 use crate::edge::firewall::ruleset_snapshot::RulesetSnapshot;
-
-/// How a line about what certainly goes wrong begins.
-const WARNING: &str = "warning: ";
+use crate::edge::firewall::translations::{LeadsTo, Translation, translations};
 
 /// The traces of a packet to one port of a service.
 struct PortTraces {
@@ -17,17 +19,17 @@ struct PortTraces {
     what: String,
     /// The rule that would let a granted packet in.
     rule: AcceptRule,
+    /// True if a rule of others leads it on to another host.
+    is_led: bool,
     granted: Trace,
     stranger: Trace,
 }
 
 /// What certainly goes wrong with the live firewall, as sentences. None if it cannot be read.
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
-    let mut sentences = Vec::new();
-    for line in remarks(settings) {
-        sentences.extend(line.strip_prefix(WARNING).map(str::to_owned));
-    }
-    sentences
+    let Ok(snapshot) = RulesetSnapshot::take(&settings.firewall) else { return Vec::new() };
+    let warnings = remarks(settings, &snapshot).into_iter().filter(|one| one.is_warning);
+    warnings.map(|warning| warning.text).collect()
 }
 
 /// The reason why a grant of this service is useless: the live firewall certainly drops what comes
@@ -51,15 +53,8 @@ pub(super) fn why_useless(
     Ok(why)
 }
 
-/// Remarks about the live firewall, as whole lines of `check`.
-pub(super) fn remarks(settings: &Settings) -> Vec<String> {
-    match RulesetSnapshot::take(&settings.firewall) {
-        Ok(snapshot) => remarks_on(settings, &snapshot),
-        Err(fault) => vec![format!("note: the live firewall was not checked: {}", fault.what)],
-    }
-}
-
-fn remarks_on(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<String> {
+/// Remarks about a live firewall.
+pub(super) fn remarks(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<Finding> {
     let mut lines = Vec::new();
     for service in &settings.services {
         // Of a range its two ends; of all ports none, because nobody would read that.
@@ -72,25 +67,25 @@ fn remarks_on(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<String> {
     for v6 in [false, true] {
         let port = settings.knock.port;
         // A receipt leaves by a raw socket, without a connection: its knock was dropped unseen.
-        let packet = TracedPacket { v6, proto: Proto::Udp, from: Some(port), to: None, mark: 0 };
+        let packet = TracedPacket { from: Some(port), ..TracedPacket::new(v6, Proto::Udp) };
         let trace = trace_packet(snapshot, "output", &settings.firewall.table, &packet);
         lines.extend(receipt_text(port, v6, &trace));
     }
     if settings.services.iter().any(|service| service.mode == Mode::Mark) {
-        lines.push(format!(
-            "note: mark mode needs this rule in your firewall, before everything that drops:\n  \
+        lines.push(Finding::note(format!(
+            "mark mode needs this rule in your firewall, before everything that drops:\n  \
              nft:      {}\n  iptables: {} (and ip6tables)",
             advice::let_marked_in(&settings.firewall),
             advice::let_marked_in_by_iptables(&settings.firewall)
-        ));
+        )));
     }
-    lines.push(scope(settings, snapshot));
+    lines.push(Finding::note(scope(settings, snapshot)));
     lines
 }
 
 fn range_remark(
     settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, range: PortRange, v6: bool,
-) -> Option<String> {
+) -> Option<Finding> {
     let end = |number| traces(settings, snapshot, service, range, number, v6)?.remark(service.mode);
     end(range.first).or_else(|| end(range.last))
 }
@@ -103,20 +98,29 @@ fn traces(
 ) -> Option<PortTraces> {
     let firewall = &settings.firewall;
     let port = Port { proto: range.proto, number };
-    let inner = match &service.forward {
-        Some(forward) => Some(forward.target(v6)?),
-        None => None,
+    let led = led_on(settings, snapshot, port, v6);
+    let inner = match (&service.forward, &led) {
+        (Some(forward), _) => Some(forward.target(v6)?),
+        (None, Some(led)) => Some(led.to),
+        (None, None) => None,
     };
     let trace = |mark| {
         // Granted packets of a forwarded service go on to the inner port; others are not
-        // translated.
-        let (hook, to) = match inner {
-            Some(inner) if mark != 0 => ("forward", inner.port()),
-            _ => ("input", port.number),
+        // translated. A rule of others translates both.
+        let inner = inner.filter(|_| mark != 0 || service.forward.is_none());
+        let before = TracedPacket {
+            to: Some(port.number),
+            mark,
+            source: None,
+            ..TracedPacket::new(v6, port.proto)
         };
-        let before =
-            TracedPacket { v6, proto: port.proto, from: None, to: Some(port.number), mark };
-        let after = TracedPacket { to: Some(to), ..before };
+        let (hook, after) = match inner {
+            Some(inner) => {
+                let (to, target) = (Some(inner.port()), Some(inner.ip()));
+                ("forward", TracedPacket { to, target, ..before })
+            }
+            None => ("input", before),
+        };
         // Our own chain comes in between.
         let before = trace_packet(snapshot, "prerouting", &firewall.table, &before);
         let after = trace_packet(snapshot, hook, &firewall.table, &after);
@@ -133,8 +137,28 @@ fn traces(
         Mode::Guard => advice::to_ports(port.proto, &numbers),
         Mode::Mark => advice::marked(firewall),
     };
-    let what = format!("{range} (service {}) over {}", service.name, family(v6));
-    Some(PortTraces { what, rule, granted: trace(firewall.mark), stranger: trace(0) })
+    let mut what = format!("{range} (service {}) over {}", service.name, family(v6));
+    if let Some(LedOn { to, place }) = &led {
+        what += &format!(", led on to {to} by {place},");
+    }
+    let is_led = led.is_some();
+    Some(PortTraces { what, rule, is_led, granted: trace(firewall.mark), stranger: trace(0) })
+}
+
+/// Where a rule of others leads packets, and the rule.
+struct LedOn {
+    to: SocketAddr,
+    place: RulePlace,
+}
+
+/// Where packets for this port go on to another machine or a container, as Docker's go.
+fn led_on(settings: &Settings, snapshot: &RulesetSnapshot, port: Port, v6: bool) -> Option<LedOn> {
+    let all = translations(snapshot, &settings.firewall.table);
+    let Translation { to, place, .. } = all.into_iter().find(|one| one.takes(port, v6))?;
+    let LeadsTo::Host { ip, port: number } = to else { return None };
+    let is_own = addresses::own().unwrap_or_default().iter().any(|own| own.address == ip);
+    let to = SocketAddr::new(ip, number.unwrap_or(port.number));
+    if is_own { None } else { Some(LedOn { to, place }) }
 }
 
 impl PortTraces {
@@ -146,58 +170,66 @@ impl PortTraces {
         }
         let PortTraces { what, rule, .. } = self;
         let command = place.accept_before(rule);
-        Some(format!("{what} is dropped even under a grant, by {place}; run `{command}`"))
+        Some(format!("{what} is dropped even under a grant, by {place}; {command}"))
     }
 
     /// The remark about the port.
-    fn remark(&self, mode: Mode) -> Option<String> {
+    fn remark(&self, mode: Mode) -> Option<Finding> {
         if let Some(dropped) = self.dropped() {
-            return Some(format!("{WARNING}{dropped}"));
+            return Some(Finding::warning(dropped));
         }
         let PortTraces { what, granted, stranger, .. } = self;
         if let Some(place) = &granted.dropped {
             let other = first(granted, TraceEffect::Accept)?;
-            return Some(format!(
-                "note: {what} is dropped even under a grant, by {place}, unless {other} accepts it; \
+            return Some(Finding::note(format!(
+                "{what} is dropped even under a grant, by {place}, unless {other} accepts it; \
                  `check` cannot tell"
-            ));
+            )));
         }
         if mode == Mode::Mark {
             if stranger.dropped.is_none() {
                 return Some(match first(stranger, TraceEffect::Drop) {
-                    None => format!(
-                        "{WARNING}{what} is OPEN TO EVERYBODY: in mark mode your own firewall must \
-                         drop it, and none of its rules does; use mode = \"guard\", or a drop policy"
-                    ),
-                    Some(place) => format!(
-                        "{WARNING}{what} may be open to everybody: only {place} drops it, and \
-                         perhaps not always"
-                    ),
+                    None => Finding::warning(format!(
+                        "{what} is OPEN TO EVERYBODY: in mark mode your own firewall must drop it, \
+                         and none of its rules does; use mode = \"guard\", or a drop policy"
+                    )),
+                    Some(place) => Finding::warning(format!(
+                        "{what} may be open to everybody: only {place} drops it, and perhaps not \
+                         always"
+                    )),
                 });
             }
             if let Some(place) = first(stranger, TraceEffect::Accept) {
-                return Some(format!(
-                    "note: {what} may be open to some without a grant: {place} accepts some packets"
-                ));
+                if self.is_led {
+                    return Some(Finding::warning(format!(
+                        "{what} is OPEN TO EVERYBODY that {place} lets in: your input rules do not \
+                         see it; set mode = \"guard\" for the service"
+                    )));
+                }
+                return Some(Finding::note(format!(
+                    "{what} may be open to some without a grant: {place} accepts some packets"
+                )));
             }
         }
         let place = first(granted, TraceEffect::Drop)?;
-        Some(format!(
-            "note: {what} may be dropped even under a grant, by {place}: it comes before the rule \
-             that accepts it"
-        ))
+        Some(Finding::note(format!(
+            "{what} may be dropped even under a grant, by {place}: it comes before the rule that \
+             accepts it"
+        )))
     }
 }
 
-fn receipt_text(port: u16, v6: bool, trace: &Trace) -> Option<String> {
+fn receipt_text(port: u16, v6: bool, trace: &Trace) -> Option<Finding> {
     let place = trace.dropped.as_ref()?;
     let what = format!("receipts over {} are dropped by {place}", family(v6));
     Some(match first(trace, TraceEffect::Accept) {
         None => {
             let command = place.accept_before(&advice::receipts(port));
-            format!("{WARNING}{what}: clients get no answer; run `{command}`")
+            Finding::warning(format!("{what}: clients get no answer; {command}"))
         }
-        Some(other) => format!("note: {what}, unless {other} accepts them; `check` cannot tell"),
+        Some(other) => {
+            Finding::note(format!("{what}, unless {other} accepts them; `check` cannot tell"))
+        }
     })
 }
 
@@ -214,7 +246,7 @@ fn first(trace: &Trace, effect: TraceEffect) -> Option<&RulePlace> {
 fn scope(settings: &Settings, snapshot: &RulesetSnapshot) -> String {
     let table = &settings.firewall.table;
     let mut line = format!(
-        "note: your own firewall was read as nft lists it (chains: {} prerouting, {} input, {} \
+        "your own firewall was read as nft lists it (chains: {} prerouting, {} input, {} \
          output). Not read: address translation, forwarding, tc, XDP, and firewalls in front of \
          this machine",
         snapshot.hooked("prerouting", table),
@@ -249,10 +281,11 @@ mod tests {
         let traces = PortTraces {
             what: "22/tcp".to_owned(),
             rule: advice::to_ports(Proto::Tcp, "22"),
+            is_led: false,
             granted: granted.clone(),
             stranger: stranger.clone(),
         };
-        traces.remark(mode).unwrap_or_default()
+        traces.remark(mode).map(|finding| finding.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -304,12 +337,12 @@ mod tests {
     fn receipts_that_are_dropped_are_reported_for_each_family() {
         assert_eq!(receipt_text(62201, false, &trace(None, &[])), None);
         assert_eq!(
-            receipt_text(62201, true, &trace(Some("output"), &[])).unwrap(),
+            receipt_text(62201, true, &trace(Some("output"), &[])).unwrap().to_string(),
             "warning: receipts over IPv6 are dropped by the policy of chain inet filter output: clients \
              get no answer; run `nft add rule inet filter output udp sport 62201 accept`"
         );
         let perhaps = trace(Some("output"), &[(TraceEffect::Accept, "nine")]);
-        let line = receipt_text(62201, false, &perhaps).unwrap();
+        let line = receipt_text(62201, false, &perhaps).unwrap().to_string();
         assert!(line.starts_with("note: receipts over IPv4 are dropped by the policy"), "{line}");
         assert!(line.contains("unless the policy of chain inet filter nine accepts"), "{line}");
     }
@@ -321,7 +354,8 @@ mod tests {
         let mut snapshot = RulesetSnapshot::default();
         snapshot.elsewhere.push("netdev".into());
         snapshot.legacy.push("filter (ip)".into());
-        let lines = remarks_on(&settings, &snapshot);
+        let findings = remarks(&settings, &snapshot);
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
         let open = lines.iter().filter(|line| line.contains("OPEN TO EVERYBODY")).count();
         assert_eq!(open, 2, "one line for each family: {lines:#?}");
         assert!(lines[2].contains("mark mode needs this rule in your firewall"), "{lines:#?}");

@@ -1,4 +1,4 @@
-//! `toctocd init`, `check` and `convert`, and the files that the `client` commands change.
+//! `toctocd init` and `convert`, and the files that the `client` commands change.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,12 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
-use super::output::{CommandOutput, FAILED, count};
-use super::warnings::warnings_here;
-use super::{admin, args, listener_user, load, own_firewall, programs};
+use super::output::CommandOutput;
+use super::{args, load};
 use crate::config::convert::{self, Converted};
 use crate::config::knockd::Strictness;
-use crate::config::{Service, Settings, SourceRule, defaults, native, print};
-use crate::core::prefix::Spans;
-use crate::core::service::ServicePorts;
+use crate::config::{Settings, defaults, native, print};
 use crate::core::types::{Fault, FaultKind};
-use crate::edge::control::Control;
 use crate::edge::files;
 use crate::edge::state::State;
 use crate::edge::{addresses, clock, entropy, names};
@@ -148,117 +144,6 @@ pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
     }
     output.code = u8::from(!left_out.is_empty() || !warnings.is_empty() || toml.is_empty());
     Ok(output)
-}
-
-/// Reads everything that `run` would read, and reports what `run` would refuse or warn of.
-/// Error: the first problem for which `run` would not start.
-pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault> {
-    let loaded = load::load_all(config)?;
-    let settings = &loaded.settings;
-    if print_settings {
-        return Ok(CommandOutput::data(print::print(settings)));
-    }
-    load::check_keys(settings)?;
-    would_run(settings)?;
-    let mut text = String::new();
-    for warning in warnings_here(&loaded) {
-        text += &format!("warning: {warning}\n");
-    }
-    for note in notes(settings, loaded.clients.len()) {
-        text += &format!("note: {note}\n");
-    }
-    for line in own_firewall::remarks(settings) {
-        text += &format!("{line}\n");
-    }
-    let state = if text.contains("warning: ") { "valid, with warnings" } else { "sound" };
-    let head = format!(
-        "{}: {state}; {}, {}, {}\n",
-        config.display(),
-        count(settings.services.len(), "service"),
-        count(loaded.clients.len(), "client"),
-        count(settings.doors.len(), "door"),
-    );
-    let mut output = CommandOutput::out(head + &text);
-    if let Err(fault) = admin::can_follow(settings) {
-        output.err = format!("the next start takes it, but a reload refuses it: {fault}\n");
-        output.code = FAILED;
-    }
-    Ok(output)
-}
-
-/// Checks what `run` needs of this machine, as far as this is possible without changes.
-fn would_run(settings: &Settings) -> Result<(), Fault> {
-    if let Some(name) = &settings.gateway.user {
-        listener_user::named_user(name)?;
-    }
-    programs::check(settings)?;
-    Control::check(&settings.gateway.control_socket)?;
-    State::check(&settings.gateway.state_dir, settings.gateway.state_on_tmpfs)?;
-    let nft = &settings.firewall.nft;
-    nix::unistd::access(nft, nix::unistd::AccessFlags::X_OK).map_err(|error| {
-        Fault::new(
-            format!("{}: {}", nft.display(), error.desc()),
-            "install the nftables package, or set firewall.nft to the path of the program",
-        )
-    })
-}
-
-fn notes(settings: &Settings, clients: usize) -> Vec<String> {
-    let mut notes = Vec::new();
-    if settings.gateway.addresses.is_empty() {
-        notes.push("[gateway] addresses is empty, so no profile can be made".to_owned());
-    }
-    if settings.services.is_empty() && settings.doors.is_empty() {
-        notes.push("neither a service nor a classic door: there is nothing to open".to_owned());
-    }
-    if !settings.services.is_empty() && clients == 0 {
-        notes.push("no client is enrolled yet: `toctocd client add`".to_owned());
-    }
-    for prefix in &settings.knock.also_grant {
-        notes.push(format!(
-            "[knock] also_grant: {prefix} is granted even if it is a router's address that everybody shares"
-        ));
-    }
-    for service in &settings.services {
-        notes.extend(wide_notes(service));
-    }
-    notes
-}
-
-/// Notes about a service that grants more than the one address that a knock names and comes from.
-fn wide_notes(service: &Service) -> Vec<String> {
-    let name = service.name;
-    let mut notes = Vec::new();
-    match &service.source {
-        SourceRule::Bound => {}
-        SourceRule::Observed => notes.push(format!(
-            "service {name} grants the address that a knock comes from: an attacker on the path can choose it"
-        )),
-        SourceRule::Within(prefixes) => {
-            let list: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
-            notes.push(format!(
-                "service {name} grants any address of {} to whoever has a client's key",
-                list.join(", ")
-            ));
-        }
-    }
-    let Spans { v4, v6 } = service.spans;
-    for (family, longest, span) in [("IPv4", 32, v4), ("IPv6", 128, v6)] {
-        let ignored = span.ignored();
-        if ignored > 0 {
-            notes.push(format!(
-                "service {name} grants the whole /{} of an {family} address: everybody there is let in",
-                longest - ignored
-            ));
-        }
-    }
-    if let ServicePorts::AllBut(_) = service.ports {
-        notes.push(format!(
-            "service {name} has all ports: what no other service has, and no exception (\"!80/tcp\") names, \
-             is closed to everybody without a grant"
-        ));
-    }
-    notes
 }
 
 /// The defaults, with the values of the command line.

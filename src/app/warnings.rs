@@ -49,7 +49,7 @@ fn warnings(loaded: &GatewayConfig, listening: &BTreeSet<Port>) -> Vec<String> {
     let found =
         weaknesses(&settings.doors).into_iter().chain(badly_placed(&settings.doors, &around));
     let mut warnings: Vec<String> =
-        found.map(|(door, weakness)| sentence(&door.name, &weakness)).collect();
+        found.map(|(door, weakness)| sentence(door, &weakness)).collect();
     for door in
         settings.doors.iter().filter(|door| door.seq_timeout <= 0 && door.sequence.len() > 1)
     {
@@ -169,10 +169,14 @@ fn behind_a_proxy(own: &[IpAddr], has_router: bool) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn sentence(door: &str, weakness: &Weakness) -> String {
+fn sentence(door: &Door, weakness: &Weakness) -> String {
     let about = match weakness {
         Weakness::Shipped => {
             "it has the sequence that knockd ships: every scanner knows it, so choose your own"
+                .to_owned()
+        }
+        Weakness::Tutorial => {
+            "it has a sequence as tutorials show them: guessers try it first, so choose ports at random"
                 .to_owned()
         }
         Weakness::Short(1) => {
@@ -219,7 +223,7 @@ fn sentence(door: &str, weakness: &Weakness) -> String {
              it: anybody who sees the sequence can repeat it. Keep it only if you need the fallback"
         ),
     };
-    format!("door [{door}]: {about}")
+    format!("door [{}] at {}: {about}", door.name, door.place)
 }
 
 /// The reason why a step should use an otherwise unused port.
@@ -249,6 +253,7 @@ mod tests {
         let other = || "other".to_owned();
         for (weakness, said) in [
             (Weakness::Shipped, "choose your own"),
+            (Weakness::Tutorial, "choose ports at random"),
             (Weakness::Short(1), "at least three"),
             (Weakness::Short(2), "a sequence of 2 steps"),
             (Weakness::InOrder(Proto::Udp), "a UDP scan that counts up or down opens it"),
@@ -267,8 +272,12 @@ mod tests {
             (Weakness::InTheClear(ssh), "it opens ssh by a sequence in cleartext"),
             (Weakness::StopsAtOnce, "its stop command runs at once"),
         ] {
-            let sentence = sentence("web", &weakness);
-            assert!(sentence.starts_with("door [web]: ") && sentence.contains(said), "{sentence}");
+            let door = Door { name: "web".to_owned(), ..Door::default() };
+            let sentence = sentence(&door, &weakness);
+            assert!(
+                sentence.starts_with("door [web] at ") && sentence.contains(said),
+                "{sentence}"
+            );
             assert!(!sentence.contains("  ") && !sentence.ends_with('.'), "{sentence}");
         }
     }

@@ -13,15 +13,42 @@ const ESTABLISHED: u8 = 0x01;
 const CLOSE: u8 = 0x07;
 const LISTEN: u8 = 0x0a;
 
+/// The ports on which programs here listen.
+#[derive(Debug, Default)]
+pub struct Listening {
+    /// On an address that others reach.
+    pub to_others: BTreeSet<Port>,
+    pub on_loopback: BTreeSet<Port>,
+}
+
+impl Listening {
+    /// Those of now; none if a table is unreadable.
+    pub fn now() -> Listening {
+        let mut found = Listening::default();
+        for (table, proto) in
+            [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)]
+        {
+            found.add(&read(table), proto);
+        }
+        found
+    }
+
+    fn add(&mut self, table: &str, proto: Proto) {
+        let state = if proto == Proto::Tcp { LISTEN } else { CLOSE };
+        for (local, _, its_state) in socket_rows(table) {
+            let (ip, number) = (local.ip(), local.port());
+            if its_state != state || number == 0 || ip.is_multicast() {
+                continue;
+            }
+            let ports = if ip.is_loopback() { &mut self.on_loopback } else { &mut self.to_others };
+            ports.insert(Port { proto, number });
+        }
+    }
+}
+
 /// The ports on which programs here listen for others. None if a table is unreadable.
 pub fn listening() -> BTreeSet<Port> {
-    let mut ports = BTreeSet::new();
-    for (table, proto) in
-        [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)]
-    {
-        ports.extend(listeners(&read(table), proto));
-    }
-    ports
+    Listening::now().to_others
 }
 
 /// The first of the ports that the kernel gives to clients.
@@ -91,19 +118,6 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     }
 }
 
-fn listeners(table: &str, proto: Proto) -> Vec<Port> {
-    let state = if proto == Proto::Tcp { LISTEN } else { CLOSE };
-    let mut ports = Vec::new();
-    for (local, _, its_state) in socket_rows(table) {
-        let number = local.port();
-        let ip = local.ip();
-        if its_state == state && number != 0 && !ip.is_loopback() && !ip.is_multicast() {
-            ports.push(Port { proto, number });
-        }
-    }
-    ports
-}
-
 fn connected(table: &str) -> Vec<(SocketAddr, SocketAddr)> {
     let mut sessions = Vec::new();
     for (local, remote, state) in socket_rows(table) {
@@ -126,14 +140,19 @@ mod tests {
    1: 0100007F:0277 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
    2: 0100000A:0050 0200000A:C001 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0\n";
         let port = |proto, number| Port { proto, number };
-        assert_eq!(listeners(tcp, Proto::Tcp), [port(Proto::Tcp, 22)]);
+        let mut found = Listening::default();
+        found.add(tcp, Proto::Tcp);
+        assert_eq!(Vec::from_iter(found.to_others), [port(Proto::Tcp, 22)]);
+        assert_eq!(Vec::from_iter(found.on_loopback), [port(Proto::Tcp, 631)]);
         let udp6 = "head
   1: 00000000000000000000000001000000:0035 00000000000000000000000000000000:0000 07 0
   2: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 07 0
   3: B80D0120000000000000000001000000:1F91 00000000000000000000000002000000:0035 01 0
   4: 000002FF0000000000000000FB000000:14E9 00000000000000000000000000000000:0000 07 0
   broken\n";
-        assert_eq!(listeners(udp6, Proto::Udp), [port(Proto::Udp, 8080)]);
+        let mut found = Listening::default();
+        found.add(udp6, Proto::Udp);
+        assert_eq!(Vec::from_iter(found.to_others), [port(Proto::Udp, 8080)]);
     }
 
     #[cfg(target_endian = "little")]

@@ -44,6 +44,18 @@ pub fn give_back_memory() {
     }
 }
 
+/// True if the kernel says that nothing keeps its clock right. Asking needs no privilege.
+#[cfg(target_os = "linux")]
+pub fn clock_is_unsynchronised() -> bool {
+    // SAFETY: all-zero is a valid `timex`, with modes 0 the call only writes into it, and it lives
+    // through the call.
+    let status = unsafe {
+        let mut clock: libc::timex = std::mem::zeroed();
+        if libc::adjtimex(&raw mut clock) < 0 { 0 } else { clock.status }
+    };
+    status & libc::STA_UNSYNC != 0
+}
+
 /// Takes over descriptor 0, once in the life of a process; `None` afterwards. Only for a program
 /// that was started with its pipe there and that reads no standard input.
 pub fn take_stdin() -> Option<OwnedFd> {

@@ -39,6 +39,7 @@ mod knockd;
 mod leftovers;
 mod listener;
 mod local_user;
+mod planted;
 mod provisioning;
 mod python_client;
 mod receipts;

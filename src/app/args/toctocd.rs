@@ -77,6 +77,10 @@ pub enum ToctocdCommand {
     /// At a terminal it asks for what no option says, and offers to start the gateway on trial.
     Init(Init),
     /// Read configuration, keys and clients as `run` would, report problems, and change nothing.
+    ///
+    /// It looks at this machine too: at other firewalls and rules that lead packets past the guard,
+    /// at files that flush it away, at what listens, and at who is invited or expires soon. Warnings
+    /// and notes leave the exit code at 0.
     Check {
         /// Print the effective configuration: every key, defaults included.
         #[arg(long)]

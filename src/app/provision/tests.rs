@@ -10,6 +10,7 @@ use super::*;
 use crate::app::args::toctocd::{
     Approve, ClientAdd, ClientCommand, Invite, ProfileArgs, ToctocdArgs, ToctocdCommand,
 };
+use crate::app::check::check;
 use crate::app::joined::{ClientFiles, JoinTask};
 use crate::core::authentic::public_key;
 use crate::core::joining::{Asking, JoinAnswer};

@@ -12,6 +12,9 @@ use crate::core::types::{Port, Proto, ServiceName};
 pub enum Weakness {
     /// It uses the sequence that knockd ships, or that reversed: every scanner knows it.
     Shipped,
+    /// Each of its ports is a whole thousand, one digit repeated, or digits that count up: the
+    /// sequences that tutorials show.
+    Tutorial,
     Short(usize),
     /// Its steps are all of this protocol, and their numbers only rise, or only fall: a scan in
     /// that order opens it, since ports that no door lists do not count as wrong.
@@ -56,6 +59,8 @@ pub fn weaknesses(doors: &[Door]) -> Vec<(&Door, Weakness)> {
     for (index, door) in doors.iter().enumerate() {
         if is_shipped(&door.sequence) {
             found.push((door, Weakness::Shipped));
+        } else if is_of_tutorials(&door.sequence) {
+            found.push((door, Weakness::Tutorial));
         }
         if door.one_time_sequences.is_none() {
             if door.sequence.len() < 3 {
@@ -141,6 +146,17 @@ pub fn is_shipped(sequence: &[Step]) -> bool {
         }
         _ => false,
     }
+}
+
+/// True if each step is a port that somebody writes for an example: 7000, 2222, 1234.
+fn is_of_tutorials(sequence: &[Step]) -> bool {
+    let is_example = |step: &Step| {
+        let Step::Port(port) = step else { return false };
+        let digits = port.number.to_string().into_bytes();
+        let rises = |by: u8| digits.windows(2).all(|pair| pair[1] == pair[0] + by);
+        port.number % 1000 == 0 || (digits.len() > 2 && (rises(0) || rises(1)))
+    };
+    !sequence.is_empty() && sequence.iter().all(is_example)
 }
 
 #[cfg(test)]

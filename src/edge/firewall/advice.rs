@@ -16,12 +16,21 @@ pub fn let_marked_in_by_iptables(settings: &FirewallSettings) -> String {
     format!("iptables -I INPUT {}", marked(settings).iptables)
 }
 
-/// The rule for packets with our mark.
+/// The rule for packets with our mark. Neither ufw nor firewalld has a command for it.
 pub fn marked(settings: &FirewallSettings) -> AcceptRule {
     let mark = settings.mark;
+    let iptables = format!("-m connmark --mark {mark:#x}/{mark:#x} -j ACCEPT");
     AcceptRule {
         nft: let_marked_in(settings),
-        iptables: format!("-m connmark --mark {mark:#x}/{mark:#x} -j ACCEPT"),
+        ufw: format!(
+            "write `-A ufw-before-input {iptables}` above COMMIT in /etc/ufw/before.rules, and \
+             with ufw6-before-input in before6.rules, then run `ufw reload`"
+        ),
+        firewalld:
+            "firewalld has no rule for a mark: set mode = \"guard\" for the service, and let \
+                    its ports in by `firewall-cmd --permanent --add-port`"
+                .to_owned(),
+        iptables,
     }
 }
 
@@ -32,13 +41,23 @@ pub fn to_ports(proto: Proto, numbers: &str) -> AcceptRule {
     AcceptRule {
         nft: format!("{proto} dport {numbers} accept"),
         iptables: format!("-p {proto} --dport {range} -j ACCEPT"),
+        ufw: format!("run `ufw {{first}}allow {range}/{proto}`"),
+        firewalld: format!(
+            "run `firewall-cmd --permanent --add-port={numbers}/{proto} && firewall-cmd --reload`"
+        ),
     }
 }
 
 /// The rule for receipts, which belong to no connection.
 pub fn receipts(knock_port: u16) -> AcceptRule {
+    let iptables = format!("-p udp --sport {knock_port} -j ACCEPT");
     AcceptRule {
         nft: format!("udp sport {knock_port} accept"),
-        iptables: format!("-p udp --sport {knock_port} -j ACCEPT"),
+        ufw: format!("run `ufw {{first}}allow out proto udp from any port {knock_port}`"),
+        firewalld: format!(
+            "run `firewall-cmd --permanent --direct --add-rule ipv4 filter OUTPUT 0 {iptables}`, \
+             the same with ipv6, and `firewall-cmd --reload`"
+        ),
+        iptables,
     }
 }

@@ -17,6 +17,7 @@ pub mod ruleset_snapshot;
 mod table_claim;
 mod tables;
 mod tracked;
+pub mod translations;
 mod watch;
 
 pub use adopt::adopt;

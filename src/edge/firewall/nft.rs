@@ -47,7 +47,12 @@ impl NftProgram {
     /// The whole ruleset as JSON, without the elements of named sets. The listing of one table
     /// contains them, whatever one asks for (nft 1.0.6).
     pub(super) fn list_all(&self) -> Result<String, Fault> {
-        let output = self.run(&["-j", "-t", "list", "ruleset"], "")?;
+        self.listing(&["-j", "-t", "list", "ruleset"])
+    }
+
+    /// What the program prints with these arguments.
+    pub(super) fn listing(&self, arguments: &[&str]) -> Result<String, Fault> {
+        let output = self.run(arguments, "")?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }

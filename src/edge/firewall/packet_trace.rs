@@ -4,11 +4,14 @@
 //! unknown, as are iptables extensions and the contents of named sets. A possible match is
 //! recorded, and the trace goes on.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
-use super::rule_place::{RuleNumber, RulePlace};
+use super::rule_place::RulePlace;
 use super::ruleset_snapshot::{Chain, RulesetSnapshot};
-use crate::core::types::Proto;
+use crate::core::prefix::Prefix;
+use crate::core::types::{Proto, Source};
 
 /// The deepest nesting of jumps, as in the kernel.
 const DEPTH: usize = 16;
@@ -20,8 +23,18 @@ pub struct TracedPacket {
     pub proto: Proto,
     pub from: Option<u16>,
     pub to: Option<u16>,
+    /// The address that it comes from, and the one that it is for by then.
+    pub source: Option<IpAddr>,
+    pub target: Option<IpAddr>,
     /// The conntrack mark of its flow.
     pub mark: u32,
+}
+
+impl TracedPacket {
+    /// A packet of which no more is known; its flow has no mark.
+    pub fn new(v6: bool, proto: Proto) -> TracedPacket {
+        TracedPacket { v6, proto, from: None, to: None, source: None, target: None, mark: 0 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +62,7 @@ pub fn trace_packet(
         }
         dropped = match tracer.chain(chain, 0) {
             ChainExit::Decided(TraceEffect::Drop, place) => Some(place),
-            ChainExit::End if chain.drops => Some(tracer.place(chain, None)),
+            ChainExit::End if chain.drops => Some(chain.place(None)),
             ChainExit::Decided(TraceEffect::Accept, _) | ChainExit::End => None,
         };
         if dropped.is_some() {
@@ -85,9 +98,9 @@ impl Tracer<'_> {
         if depth > DEPTH {
             return ChainExit::End;
         }
-        for (number, (handle, statements)) in (1..).zip(&chain.rules) {
-            let here = self.place(chain, Some(RuleNumber { number, handle: *handle }));
-            let Some((verdict, certain)) = self.rule(statements, &here) else { continue };
+        for (number, rule) in (1..).zip(&chain.rules) {
+            let here = chain.place(Some((number, rule)));
+            let Some((verdict, certain)) = self.rule(&rule.statements, &here) else { continue };
             match self.exit(&verdict, chain, here, depth) {
                 Some(exit) if certain => return exit,
                 Some(ChainExit::Decided(effect, place)) => self.possible.push((effect, place)),
@@ -136,16 +149,6 @@ impl Tracer<'_> {
         }
     }
 
-    fn place(&self, chain: &Chain, rule: Option<RuleNumber>) -> RulePlace {
-        RulePlace {
-            family: chain.family.clone(),
-            table: chain.table.clone(),
-            chain: chain.name.clone(),
-            rule,
-            is_iptables: self.snapshot.is_iptables(chain),
-        }
-    }
-
     fn statement(&self, statement: &Value) -> RuleMeaning {
         let Value::Object(fields) = statement else { return RuleMeaning::Matches(None) };
         let Some((word, body)) = fields.iter().next() else { return RuleMeaning::Matches(None) };
@@ -158,7 +161,7 @@ impl Tracer<'_> {
             // A set statement with its own limit is a condition.
             "set" if body["stmt"].is_null() => RuleMeaning::Nothing,
             "queue" => RuleMeaning::Unknown,
-            // The targets of iptables are known by name; its conditions are not.
+            // Without iptables-save, its targets are known by name; its conditions are not.
             "xt" => match (body["type"].as_str(), body["name"].as_str()) {
                 (Some("target"), Some("REJECT")) => RuleMeaning::Verdict(json!({ "reject": null })),
                 (Some("target"), Some("DROP")) => RuleMeaning::Verdict(json!({ "drop": null })),
@@ -244,6 +247,8 @@ impl Tracer<'_> {
         match left["payload"]["field"].as_str()? {
             "dport" => Some(json!(self.packet.to?)),
             "sport" => Some(json!(self.packet.from?)),
+            "saddr" => Some(json!(self.packet.source?)),
+            "daddr" => Some(json!(self.packet.target?)),
             "protocol" | "nexthdr" => Some(json!(self.packet.proto.name())),
             _ => None,
         }
@@ -259,6 +264,13 @@ fn is(value: &Value, right: &Value) -> Option<bool> {
     if let [low, high] = list(&right["range"]) {
         return Some((low.as_u64()?..=high.as_u64()?).contains(&value.as_u64()?));
     }
+    if let Some(prefix) = right.get("prefix") {
+        let length = u8::try_from(prefix["len"].as_u64()?).ok()?;
+        return within(value, &prefix["addr"], length);
+    }
+    if let Some(inside) = within(value, right, u8::MAX) {
+        return Some(inside);
+    }
     let parts = list(&value["concat"]);
     let others = list(&right["concat"]);
     if !parts.is_empty() && !others.is_empty() {
@@ -273,6 +285,15 @@ fn is(value: &Value, right: &Value) -> Option<bool> {
         _ if right.is_string() && value.is_string() => Some(value == right),
         _ => None,
     }
+}
+
+/// True if an address is in a prefix; `None` if these are no addresses of one family.
+fn within(value: &Value, prefix: &Value, length: u8) -> Option<bool> {
+    let ip: IpAddr = value.as_str()?.parse().ok()?;
+    let around: IpAddr = prefix.as_str()?.parse().ok()?;
+    let length = length.min(if ip.is_ipv6() { 128 } else { 32 });
+    let same = |ip| Prefix::around(Source::new(ip), length);
+    (ip.is_ipv6() == around.is_ipv6()).then(|| same(ip) == same(around))
 }
 
 /// `decisive` if any result equals it; otherwise `None` if any is unknown, else the opposite.

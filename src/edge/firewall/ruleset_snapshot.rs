@@ -1,18 +1,23 @@
 //! The whole live ruleset as objects; unknown kinds are skipped. See `packet_trace` for its use.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::loaded_ruleset::objects;
 use super::nft::NftProgram;
+use super::rule_place::{RuleNumber, RuleOwner, RulePlace};
 use crate::config;
 use crate::core::types::Fault;
+
+mod iptables;
 
 #[derive(Clone, Debug, Default)]
 pub struct RulesetSnapshot {
     pub(super) chains: Vec<Chain>,
     /// Families whose tables see packets but are not read here: `netdev`, `bridge`.
     pub elsewhere: Vec<String>,
-    /// Tables of legacy iptables, which nft does not list.
+    /// Tables of legacy iptables that could not be read.
     pub legacy: Vec<String>,
 }
 
@@ -22,24 +27,61 @@ pub(super) struct Chain {
     pub(super) table: String,
     pub(super) name: String,
     /// `None` if the chain is only reached by a jump.
-    hook: Option<String>,
-    priority: i64,
+    pub(super) hook: Option<String>,
+    pub(super) priority: i64,
     pub(super) drops: bool,
-    /// Handle and statements of each rule, in order.
-    pub(super) rules: Vec<(u64, Vec<Value>)>,
+    /// In order.
+    pub(super) rules: Vec<Rule>,
+    pub(super) owner: RuleOwner,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    /// The handle that nft shows.
+    pub(super) handle: u64,
+    pub(super) statements: Vec<Value>,
+    /// As iptables prints it; empty for a rule of nft.
+    pub(super) text: String,
 }
 
 impl RulesetSnapshot {
     /// Reads the rulesets of this thread's network namespace, without the elements of named sets.
     pub fn take(settings: &config::FirewallSettings) -> Result<RulesetSnapshot, Fault> {
         let mut snapshot = RulesetSnapshot::read(&NftProgram::new(&settings.nft)?.list_all()?)?;
-        for program in ["ip", "ip6"] {
-            let file = format!("/proc/thread-self/net/{program}_tables_names");
-            for table in std::fs::read_to_string(file).unwrap_or_default().lines() {
-                snapshot.legacy.push(format!("{table} ({program})"));
-            }
+        for (family, v6) in [("ip", false), ("ip6", true)] {
+            snapshot.read_iptables(family, v6);
+            snapshot.read_legacy(family, v6);
         }
+        snapshot.chains.sort_by_key(|chain| chain.priority);
         Ok(snapshot)
+    }
+
+    /// Takes the chains of iptables as its own program prints them: nft lists extensions by name.
+    fn read_iptables(&mut self, family: &str, v6: bool) {
+        let is_of_iptables =
+            |chain: &Chain| chain.family == family && chain.owner == RuleOwner::Iptables;
+        if !self.chains.iter().any(is_of_iptables) {
+            return;
+        }
+        let programs = [format!("{family}tables-nft-save"), format!("{family}tables-save")];
+        let Some(read) = iptables::chains_by(&programs, v6) else { return };
+        // It prints no table that it cannot read.
+        let tables: BTreeSet<String> = read.iter().map(|chain| chain.table.clone()).collect();
+        self.chains.retain(|chain| !(is_of_iptables(chain) && tables.contains(&chain.table)));
+        self.chains.extend(read);
+    }
+
+    fn read_legacy(&mut self, family: &str, v6: bool) {
+        let file = format!("/proc/thread-self/net/{family}_tables_names");
+        let names = std::fs::read_to_string(file).unwrap_or_default();
+        if names.trim().is_empty() {
+            return;
+        }
+        let programs = [format!("{family}tables-legacy-save"), format!("{family}tables-save")];
+        match iptables::chains_by(&programs, v6) {
+            Some(read) => self.chains.extend(read),
+            None => self.legacy.extend(names.lines().map(|table| format!("{table} ({family})"))),
+        }
     }
 
     pub(super) fn read(json: &str) -> Result<RulesetSnapshot, Fault> {
@@ -54,7 +96,22 @@ impl RulesetSnapshot {
             }
         }
         snapshot.chains.sort_by_key(|chain| chain.priority);
+        snapshot.name_owners();
         Ok(snapshot)
+    }
+
+    fn name_owners(&mut self) {
+        for index in 0..self.chains.len() {
+            let Some(chain) = self.chains.get(index) else { continue };
+            let owner = match () {
+                () if chain.table == "firewalld" => RuleOwner::Firewalld,
+                () if self.is_iptables(chain) => RuleOwner::Iptables,
+                () => RuleOwner::Nft,
+            };
+            if let Some(chain) = self.chains.get_mut(index) {
+                chain.owner = owner;
+            }
+        }
     }
 
     fn add_rule(&mut self, rule: &Value) {
@@ -65,7 +122,8 @@ impl RulesetSnapshot {
         });
         if let Some(chain) = chain {
             let statements = rule["expr"].as_array().cloned().unwrap_or_default();
-            chain.rules.push((rule["handle"].as_u64().unwrap_or(0), statements));
+            let handle = rule["handle"].as_u64().unwrap_or(0);
+            chain.rules.push(Rule { handle, statements, text: String::new() });
         }
     }
 
@@ -77,7 +135,7 @@ impl RulesetSnapshot {
     }
 
     /// True if iptables made this chain's table: it names its base chains in capitals.
-    pub(super) fn is_iptables(&self, chain: &Chain) -> bool {
+    fn is_iptables(&self, chain: &Chain) -> bool {
         let is_base = |other: &&Chain| {
             let is_same = other.family == chain.family && other.table == chain.table;
             is_same && other.hook.is_some()
@@ -85,6 +143,27 @@ impl RulesetSnapshot {
         let mut bases = self.chains.iter().filter(is_base);
         let is_family = ["ip", "ip6"].contains(&chain.family.as_str());
         is_family && bases.any(|base| base.name.bytes().all(|byte| byte.is_ascii_uppercase()))
+    }
+
+    /// True if firewalld has rules here.
+    pub fn has_firewalld(&self) -> bool {
+        self.chains.iter().any(|chain| chain.owner == RuleOwner::Firewalld)
+    }
+
+    /// A rule among firewalld's that asks for our mark. firewalld makes none.
+    pub fn mark_rule_of_firewalld(&self, mark: u32) -> Option<RulePlace> {
+        for chain in self.chains.iter().filter(|chain| chain.owner == RuleOwner::Firewalld) {
+            // Its own command makes what is in this chain, and makes it again.
+            let is_its_own = chain.name.ends_with("_direct");
+            for (number, rule) in (1..).zip(&chain.rules).filter(|_| !is_its_own) {
+                let asks = |one: &Value| one["match"]["left"]["&"][0]["ct"]["key"] == "mark";
+                let mut of_mark = rule.statements.iter().filter(|one| asks(one));
+                if of_mark.any(|one| one["match"]["right"] == mark) {
+                    return Some(chain.place(Some((number, rule))));
+                }
+            }
+        }
+        None
     }
 
     /// The number of chains in `hook`, without those of the table `ours`.
@@ -96,6 +175,19 @@ impl RulesetSnapshot {
 impl Chain {
     pub(super) fn is_hooked(&self, hook: &str) -> bool {
         self.hook.as_deref() == Some(hook)
+    }
+
+    /// The place of a rule, with its number from 1; `None`: of the policy.
+    pub(super) fn place(&self, rule: Option<(usize, &Rule)>) -> RulePlace {
+        let text = rule.map(|(_, rule)| rule.text.clone()).unwrap_or_default();
+        RulePlace {
+            family: self.family.clone(),
+            table: self.table.clone(),
+            chain: self.name.clone(),
+            rule: rule.map(|(number, rule)| RuleNumber { number, handle: rule.handle }),
+            owner: self.owner,
+            text,
+        }
     }
 
     pub(super) fn is_of(&self, ours: &str) -> bool {
@@ -116,5 +208,6 @@ fn read_chain(chain: &Value) -> Option<Chain> {
         priority: chain["prio"].as_i64().unwrap_or(0),
         drops: chain["policy"] == "drop",
         rules: Vec::new(),
+        owner: RuleOwner::Nft,
     })
 }
