@@ -184,7 +184,7 @@ reproducible: release
 
 ## Each line of README's install table, with the files of `make release`, on a copy of this machine; as root. A minute.
 install-lines:
-	tools/setup only static-test container-test
+	tools/setup only static-test container-test rpm
 	tools/install-lines
 
 ## What packages have besides: a commented configuration that is never read, rotation of logs, knockd's units.
