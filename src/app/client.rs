@@ -43,6 +43,7 @@ mod signer;
 mod ssh_config;
 
 pub use answer::{Answer, Answers, GrantText, Outcome, Overall};
+pub use join::{JoinRefusal, JoinSilence};
 pub use messages::duration_text;
 pub use refusal::Refusal;
 pub use session::{Joined, Listed, ListedState, Ready, Session};
@@ -208,12 +209,12 @@ impl Console<'_> {
                     self.print(&joiner.pending_text(), "");
                 }
                 JoinOutcome::Pending => {}
-                JoinOutcome::NoAnswer(_) if is_pending => {}
-                JoinOutcome::Refused(words) => {
+                JoinOutcome::NoAnswer(..) if is_pending => {}
+                JoinOutcome::Refused(_, words) => {
                     self.print("", &format!("{words}\n"));
                     return Ok(REFUSED);
                 }
-                JoinOutcome::NoAnswer(words) => {
+                JoinOutcome::NoAnswer(_, words) => {
                     self.print("", &words);
                     return Ok(NO_ANSWER);
                 }

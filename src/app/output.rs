@@ -114,11 +114,12 @@ pub fn finish(outcome: Result<CommandOutput, Fault>, code: u8, as_json: bool) ->
         false => print_error(&format!("toctocd: {}", fault.lines())),
     }
     match fault.kind {
-        FaultKind::Other | FaultKind::Unreachable | FaultKind::Unsigned => code,
         FaultKind::Input => WRONG,
         FaultKind::NotRunning => NOT_RUNNING,
         FaultKind::Held => HELD,
         FaultKind::Name => NAME,
+        // Of the client.
+        _ => code,
     }
 }
 

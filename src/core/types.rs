@@ -325,7 +325,8 @@ pub struct Fault {
     pub more: String,
 }
 
-/// Faults with an exit code of their own; see `app::output`.
+/// What a program does about a fault depends on its kind: the exit code (see `app::output`), and
+/// the language of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     Other,
@@ -340,6 +341,18 @@ pub enum FaultKind {
     Unreachable,
     /// The private key did not sign.
     Unsigned,
+    /// The enrolled private key is not where it was looked for.
+    NoKey,
+    /// No passphrase, or a wrong one.
+    Passphrase,
+    /// Others may read or replace a file that must be the user's alone.
+    Exposed,
+    /// The enrolment is over.
+    Expired,
+    /// No line of an invitation, or a damaged one.
+    Invitation,
+    /// A gateway with the id of another one.
+    Impostor,
 }
 
 impl Fault {

@@ -242,6 +242,11 @@ fn exists(path: &Path) -> Fault {
     Fault::new(what, "name another path, or move it away first").of(FaultKind::Name)
 }
 
+/// Others may read or replace the file.
+fn exposed(what: String, remedy: String) -> Fault {
+    Fault::new(what, remedy).of(FaultKind::Exposed)
+}
+
 fn too_long(path: &Path) -> Fault {
     let what = format!("{}: longer than {} MiB", path.display(), LIMIT >> 20);
     Fault::new(what, "is it the right file?")

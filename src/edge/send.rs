@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::core::types::Fault;
+use crate::core::types::{Fault, FaultKind};
 
 /// A UDP socket that sends to one gateway and receives only from it.
 pub struct GatewaySocket {
@@ -83,7 +83,7 @@ fn is_icmp_error(error: &io::Error) -> bool {
 fn not_sent(gateway: SocketAddr, error: &io::Error) -> Fault {
     use ErrorKind::*;
     let what = format!("the knock to {gateway} was not sent");
-    match error.kind() {
+    let fault = match error.kind() {
         NetworkUnreachable | AddrNotAvailable | HostUnreachable => {
             Fault::new(format!("{what}: no route to it"), "check that the network is up")
         }
@@ -92,7 +92,8 @@ fn not_sent(gateway: SocketAddr, error: &io::Error) -> Fault {
             "allow outgoing UDP to that port",
         ),
         _ => Fault::new(format!("{what}: {error}"), "check the network"),
-    }
+    };
+    fault.of(FaultKind::Unreachable)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
 use crate::core::columns::fitted;
-use crate::core::types::Fault;
+use crate::core::types::{Fault, FaultKind};
 
 /// Bytes of the longest answer: an invitation with many addresses.
 #[cfg(unix)]
@@ -66,7 +66,8 @@ pub fn ask_passphrase(
 ) -> Result<Zeroizing<String>, Fault> {
     if let Some(window) = WINDOW.get() {
         let typed = window.ask_passphrase(place, is_again);
-        return typed.ok_or_else(|| Fault::new("no passphrase was given; nothing was sent", ""));
+        let none = "no passphrase was given; nothing was sent";
+        return typed.ok_or_else(|| Fault::new(none, "").of(FaultKind::Passphrase));
     }
     ask_secret(&match (is_again, tries_left) {
         (false, _) => format!("Passphrase of {place}: "),

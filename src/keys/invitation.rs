@@ -13,7 +13,7 @@ use crate::core::bytes::Reader;
 use crate::core::keyring::{ClientRoot, Day, LINE_CHECK, Newcomer, Realm, Secret, line_check};
 use crate::core::knock::Welcome;
 use crate::core::public_key::PublicKey;
-use crate::core::types::{ClientId, Fault, GatewayId, RealmId, ServiceName};
+use crate::core::types::{ClientId, Fault, FaultKind, GatewayId, RealmId, ServiceName};
 use crate::core::wire::ClientSide;
 
 /// What a line begins with.
@@ -83,11 +83,13 @@ impl Invitation {
         }
         if content.first().is_some_and(|version| *version != VERSION) {
             let what = "this invitation is of another version";
-            return Err(Fault::new(what, "use a newer toctoc, or ask for a new invitation"));
+            return Err(Fault::new(what, "use a newer toctoc, or ask for a new invitation")
+                .of(FaultKind::Invitation));
         }
         Self::decode(&mut Reader::new(content)).ok_or_else(|| {
             let what = "this invitation contains what no gateway writes";
-            Fault::new(what, "ask for a new one, and see who sent you this one")
+            let remedy = "ask for a new one, and see who sent you this one";
+            Fault::new(what, remedy).of(FaultKind::Invitation)
         })
     }
 
@@ -242,11 +244,13 @@ fn not_a_line() -> Fault {
         what,
         "an invitation is one line that begins with toctoc: and then letters and digits",
     )
+    .of(FaultKind::Invitation)
 }
 
 fn mistyped() -> Fault {
     let what = "this invitation is cut off, or a character in it was changed";
-    Fault::new(what, "copy the whole line again, from toctoc: to its end")
+    let remedy = "copy the whole line again, from toctoc: to its end";
+    Fault::new(what, remedy).of(FaultKind::Invitation)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod complaint;
 mod connect;
+mod keys;
 mod model;
 mod settings;
 mod text;
@@ -14,7 +15,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use eframe::egui::{self, Color32, FontId, IconData, TextStyle, ViewportBuilder, ViewportCommand};
+use eframe::egui::{
+    self, Color32, Event, FontId, IconData, TextStyle, ViewportBuilder, ViewportCommand,
+};
 use toctoc::app::paths::UserPaths;
 
 use model::Model;
@@ -71,6 +74,8 @@ struct Window {
     view: View,
     worker: Worker,
     title: String,
+    /// What was typed faster than pictures are drawn.
+    typed: Vec<Event>,
 }
 
 impl Window {
@@ -95,11 +100,19 @@ impl Window {
             move || context.request_repaint()
         };
         let worker = Worker::start(paths, wake);
-        Window { view: View::new(Model::new(), settings, &locale), worker, title: String::new() }
+        let view = View::new(Model::new(), settings, &locale);
+        Window { view, worker, title: String::new(), typed: Vec::new() }
     }
 }
 
 impl eframe::App for Window {
+    fn raw_input_hook(&mut self, context: &egui::Context, input: &mut egui::RawInput) {
+        keys::one_step(&mut input.events, &mut self.typed);
+        if !self.typed.is_empty() {
+            context.request_repaint();
+        }
+    }
+
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
         let now = Instant::now();
         while let Ok(news) = self.worker.news.try_recv() {

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use toctoc::app::client::{Answers, Joined, Listed, ListedState, Outcome, Overall, Ready};
+use toctoc::app::client::{
+    Answers, JoinRefusal, JoinSilence, Joined, Listed, ListedState, Outcome, Overall, Ready,
+};
 use toctoc::core::types::{Fault, ServiceName};
 use zeroize::Zeroizing;
 
@@ -52,8 +54,10 @@ pub enum Shown {
     Joined(String),
     /// An admin types this to approve the key.
     Pending(String),
-    JoinRefused(String),
-    NoAnswerToJoin(String),
+    JoinRefused(JoinRefusal, String),
+    NoAnswerToJoin(JoinSilence, String),
+    /// There is no profile, whatever the gateway did.
+    JoinFault(Fault),
     /// Nothing was sent.
     Fault(Fault),
 }
@@ -263,11 +267,10 @@ impl Model {
                 self.shown = Shown::Closed(self.opened(now, target, answers));
             }
             News::Joined(Ok(joined)) => self.take_joined(joined),
-            News::Opened(_, Err(fault))
-            | News::Closed(_, Err(fault))
-            | News::Joined(Err(fault)) => {
+            News::Opened(_, Err(fault)) | News::Closed(_, Err(fault)) => {
                 self.shown = Shown::Fault(fault);
             }
+            News::Joined(Err(fault)) => self.shown = Shown::JoinFault(fault),
         }
         self.busy = None;
         self.note = None;
@@ -299,8 +302,8 @@ impl Model {
         self.shown = match joined {
             Joined::Profile(name) => Shown::Joined(name),
             Joined::Pending { approval, .. } => Shown::Pending(approval),
-            Joined::Refused(text) => Shown::JoinRefused(text),
-            Joined::NoAnswer(text) => Shown::NoAnswerToJoin(text),
+            Joined::Refused(refusal, text) => Shown::JoinRefused(refusal, text),
+            Joined::NoAnswer(silence, text) => Shown::NoAnswerToJoin(silence, text),
         };
         if let Shown::Joined(_) | Shown::Pending(_) = self.shown {
             self.form = None;

@@ -141,7 +141,7 @@ impl View {
             Some(ListedState::Ready(_)) => self.show_services(ui, words),
             Some(ListedState::Pending) => self.show_pending(ui, words),
             Some(ListedState::Broken(fault)) => {
-                let lines = vec![text::fault_text(fault)];
+                let lines = vec![text::fault_text(words, fault)];
                 let headline = words.broken.to_owned();
                 panel(ui, &Text { tone: Tone::Bad, headline, lines }, |_| {});
             }
@@ -373,7 +373,7 @@ impl View {
             if before != self.language
                 && let Err(fault) = self.settings.set_language(self.language)
             {
-                self.complaint = Some(text::fault_text(&fault));
+                self.complaint = Some(text::fault_text(words, &fault));
             }
         });
     }

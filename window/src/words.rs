@@ -96,6 +96,9 @@ words! {
     passphrase passphrase_wanted wrong_passphrase ok cancel touch agent
     join_title join_text line join key_new new_passphrase repeat_passphrase passphrases_differ
     joined joined_text join_refused pending pending_text ask_again
+    join_taken join_denied join_late join_trouble join_ended join_silence
+    fault_no_key fault_passphrase fault_exposed fault_expired fault_invitation fault_impostor
+    fault_unsigned fault_unreachable fault_name fault_input fault_other
     broken ends_soon no_profile idle no_window
 }
 

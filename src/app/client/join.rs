@@ -25,7 +25,7 @@ use crate::core::event::KnockId;
 use crate::core::exchange::{ClientRequest, cannot_join};
 use crate::core::knock::{Enrolment, KnockKind, Receipt, Request, Status, Welcome};
 use crate::core::public_key::PublicKey;
-use crate::core::types::{Fault, SECOND, ServiceName};
+use crate::core::types::{Fault, FaultKind, SECOND, ServiceName};
 use crate::edge::files::{self, FileCheck};
 use crate::edge::names::resolve_gateway;
 use crate::edge::{clock, terminal};
@@ -66,9 +66,30 @@ pub(super) enum JoinOutcome {
     Joined,
     /// The key waits for approval.
     Pending,
-    /// Another answer, or none, in words.
-    Refused(String),
-    NoAnswer(String),
+    /// Another answer, or none, and that in words.
+    Refused(JoinRefusal, String),
+    NoAnswer(JoinSilence, String),
+}
+
+/// Why a gateway does not let somebody join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinRefusal {
+    /// Another key has used the invitation.
+    Taken,
+    /// It is for another key, or this one is enrolled already.
+    Denied,
+    /// The second knock did not arrive in time.
+    Late,
+    /// The gateway could not write it down.
+    Trouble,
+}
+
+/// What may be the cause of no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinSilence {
+    /// The invitation has ended.
+    Ended,
+    Unknown,
 }
 
 impl Joiner {
@@ -86,7 +107,7 @@ impl Joiner {
         if path.symlink_metadata().is_ok() {
             let what = format!("you have a profile `{name}` already; nothing was sent");
             let remedy = format!("toctoc join --name OTHER, or first: toctoc remove {name}");
-            return Err(Fault::new(what, remedy));
+            return Err(Fault::new(what, remedy).of(FaultKind::Name));
         }
         refuse_impostor(paths, &invitation)?;
         let key = match &args.identity {
@@ -95,7 +116,8 @@ impl Joiner {
         };
         let Some(key) = key else {
             let what = "you have no key to join with";
-            return Err(Fault::new(what, "make one: toctoc keygen; or name one: -i FILE"));
+            let remedy = "make one: toctoc keygen; or name one: -i FILE";
+            return Err(Fault::new(what, remedy).of(FaultKind::NoKey));
         };
         if Enrolment::of(&Request::bare(KnockKind::Join), invitation.id, &key).is_none() {
             return Err(cannot_join());
@@ -178,12 +200,13 @@ impl Joiner {
         let results = self.knock.insert(knock).send()?;
         match best(&results) {
             Some(receipt) => Ok(match self.take(&receipt)? {
-                JoinOutcome::Refused(words) => {
-                    JoinOutcome::Refused(words + "\n" + ids_text(&judged(&results)).trim_end())
+                JoinOutcome::Refused(refusal, words) => {
+                    let ids = ids_text(&judged(&results));
+                    JoinOutcome::Refused(refusal, words + "\n" + ids.trim_end())
                 }
                 outcome => outcome,
             }),
-            None => Ok(JoinOutcome::NoAnswer(self.no_answer(&results))),
+            None => Ok(self.no_answer(&results)),
         }
     }
 
@@ -218,7 +241,7 @@ impl Joiner {
         let key = show_fingerprint(&self.held.profile.key.fingerprint());
         let gateway = self.gateway();
         let name = &self.invitation.client_name;
-        let words = match (receipt.status, receipt.welcome) {
+        let (refusal, words) = match (receipt.status, receipt.welcome) {
             (Status::Enrolled, Some(welcome)) => {
                 self.write_profile(&welcome)?;
                 return Ok(JoinOutcome::Joined);
@@ -227,26 +250,38 @@ impl Joiner {
                 self.keep()?;
                 return Ok(JoinOutcome::Pending);
             }
-            (Status::Taken, _) => format!(
-                "refused: another key has used this invitation before you\n  if that was not you on \
-                 another machine, somebody else has read the line: tell the admin of {gateway} at \
-                 once, and ask for a new invitation by another way"
+            (Status::Taken, _) => (
+                JoinRefusal::Taken,
+                format!(
+                    "refused: another key has used this invitation before you\n  if that was not \
+                     you on another machine, somebody else has read the line: tell the admin of \
+                     {gateway} at once, and ask for a new invitation by another way"
+                ),
             ),
-            (Status::Denied, _) => format!(
-                "refused: this invitation is not for {key}, or that key is enrolled at {gateway} \
-                 already\n  join with the key that the admin invited: toctoc join -i FILE"
+            (Status::Denied, _) => (
+                JoinRefusal::Denied,
+                format!(
+                    "refused: this invitation is not for {key}, or that key is enrolled at \
+                     {gateway} already\n  join with the key that the admin invited: toctoc join \
+                     -i FILE"
+                ),
             ),
-            (Status::Clock | Status::Challenge, _) => {
+            (Status::Clock | Status::Challenge, _) => (
+                JoinRefusal::Late,
                 "refused: the gateway asked for a second knock, and it did not arrive in time\n  \
                  run the same command again"
-                    .to_owned()
-            }
-            _ => format!(
-                "refused: the gateway could not write down who joins\n  tell the admin of {gateway}: \
-                 its log says why `{name}` cannot join. Then run the same command again"
+                    .to_owned(),
+            ),
+            _ => (
+                JoinRefusal::Trouble,
+                format!(
+                    "refused: the gateway could not write down who joins\n  tell the admin of \
+                     {gateway}: its log says why `{name}` cannot join. Then run the same command \
+                     again"
+                ),
             ),
         };
-        Ok(JoinOutcome::Refused(words))
+        Ok(JoinOutcome::Refused(refusal, words))
     }
 
     /// Writes the profile. Nothing of the invitation is left afterwards.
@@ -316,7 +351,7 @@ impl Joiner {
         })
     }
 
-    fn no_answer(&self, results: &[GatewayResult]) -> String {
+    fn no_answer(&self, results: &[GatewayResult]) -> JoinOutcome {
         let knocks: u32 = results.iter().map(|result| result.knocks).sum();
         let mut text = format!("no answer from {} to {knocks} knocks\n", self.gateway());
         for result in results {
@@ -326,18 +361,20 @@ impl Joiner {
         }
         let until = saturated_i64(self.invitation.until);
         let is_over = self.invitation.until <= clock::now().wall.0 / SECOND;
-        match Timestamp::from_second(until) {
+        let cause = match Timestamp::from_second(until) {
             Ok(end) if is_over => {
                 let end = end.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M");
                 text += &format!("  this invitation ended {end}: ask for a new one\n");
+                JoinSilence::Ended
             }
             _ => {
                 text += "  the invitation may have been taken back, its gateway may not be running, \
                          or a network drops UDP: ask its admin\n";
+                JoinSilence::Unknown
             }
-        }
+        };
         let sent: Vec<KnockId> = results.iter().flat_map(|result| &result.ids).copied().collect();
-        text + &ids_text(&sent)
+        JoinOutcome::NoAnswer(cause, text + &ids_text(&sent))
     }
 }
 
@@ -389,7 +426,7 @@ fn refuse_impostor(paths: &UserPaths, invitation: &Invitation) -> Result<(), Fau
                 "ask the admin of {}: if the gateway has a new key, first: toctoc remove {name}",
                 held.profile.addresses.join(", ")
             );
-            return Err(Fault::new(what, remedy));
+            return Err(Fault::new(what, remedy).of(FaultKind::Impostor));
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use crate::app::output::{CommandOutput, service_list};
 use crate::app::paths::{UserPaths, is_profile_name};
 use crate::core::bytes::saturated_i64;
 use crate::core::diagnostic::printable;
-use crate::core::types::{Fault, SECOND, ServiceName};
+use crate::core::types::{Fault, FaultKind, SECOND, ServiceName};
 use crate::edge::clock;
 use crate::edge::files::{self, FileCheck};
 use crate::keys::profile::Profile;
@@ -73,7 +73,7 @@ fn ask_again(paths: &UserPaths, mut joiner: Joiner) -> Result<HeldProfile, Fault
             format!("`{name}`: {}", joiner.pending_text().trim_end()),
             "once it is approved, run the same command again".to_owned(),
         ),
-        JoinOutcome::Refused(words) | JoinOutcome::NoAnswer(words) => (
+        JoinOutcome::Refused(_, words) | JoinOutcome::NoAnswer(_, words) => (
             format!("`{name}` has not joined yet: {}", words.trim_end()),
             format!("to give it up: toctoc remove {name}"),
         ),
@@ -216,7 +216,8 @@ pub(super) fn refuse_expired(held: &HeldProfile) -> Result<(), Fault> {
                  --replace. If only the clock is wrong, set it",
                 held.name
             ),
-        )),
+        )
+        .of(FaultKind::Expired)),
         _ => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 use zeroize::Zeroizing;
 
 use super::answer::Answers;
-use super::join::{self, JoinOutcome, Joiner};
+use super::join::{self, JoinOutcome, JoinRefusal, JoinSilence, Joiner};
 use super::signer::{self, HeldProfile};
 use super::{keys, prepare, profiles, request};
 use crate::app::args::toctoc::{Common, Join, Target};
@@ -55,9 +55,9 @@ pub enum Joined {
         name: String,
         approval: String,
     },
-    /// Refused, or no answer: what happened and what to do, as text.
-    Refused(String),
-    NoAnswer(String),
+    /// Refused, or no answer: what happened and what to do, also as text in English.
+    Refused(JoinRefusal, String),
+    NoAnswer(JoinSilence, String),
 }
 
 impl Session {
@@ -146,8 +146,8 @@ impl Session {
         Ok(match joiner.ask(&self.paths)? {
             JoinOutcome::Joined => Joined::Profile(name),
             JoinOutcome::Pending => Joined::Pending { name, approval: joiner.approval() },
-            JoinOutcome::Refused(words) => Joined::Refused(words),
-            JoinOutcome::NoAnswer(words) => Joined::NoAnswer(words),
+            JoinOutcome::Refused(refusal, words) => Joined::Refused(refusal, words),
+            JoinOutcome::NoAnswer(silence, words) => Joined::NoAnswer(silence, words),
         })
     }
 }

@@ -192,7 +192,10 @@ impl KeySearch<'_> {
     }
 
     fn in_file(&self, path: &Path) -> Result<Signer, Fault> {
-        let file = key_file(path)?;
+        let file = match key_file(path) {
+            Err(fault) if !path.exists() => return Err(fault.of(FaultKind::NoKey)),
+            found => found?,
+        };
         if file.public() != self.key() {
             return Err(self.wrong_key(path, file.public()));
         }
@@ -208,7 +211,7 @@ impl KeySearch<'_> {
             return Ok(Signer { public: self.key().clone(), place: KeyPlace::Agent(agent) });
         }
         let mut seen = vec![look.seen.clone()];
-        let mut remedy = None;
+        let mut exposed = None;
         for path in self.paths.identities()? {
             let place = path.display();
             if !path.exists() {
@@ -224,23 +227,28 @@ impl KeySearch<'_> {
                 }
                 Err(fault) => {
                     seen.push(fault.what);
-                    if remedy.is_none() && fault.remedy.starts_with("chmod") {
-                        remedy = Some(fault.remedy);
+                    if exposed.is_none() && fault.kind == FaultKind::Exposed {
+                        exposed = Some(fault.remedy);
                     }
                 }
             }
         }
         let Profiled { name, fingerprint } = self.profiled();
-        Err(Fault::new(
-            format!(
-                "the private key of `{name}`, {fingerprint}, was not found:\n  {}",
-                seen.join("\n  ")
-            ),
-            remedy.unwrap_or(format!(
-                "name its file with --identity or as identity = \"...\" in {}, or `ssh-add` it",
-                self.held.path.display()
-            )),
-        ))
+        let what = format!(
+            "the private key of `{name}`, {fingerprint}, was not found:\n  {}",
+            seen.join("\n  ")
+        );
+        Err(match exposed {
+            Some(remedy) => Fault::new(what, remedy).of(FaultKind::Exposed),
+            None => {
+                let file = self.held.path.display();
+                let remedy = format!(
+                    "name its file with --identity or as identity = \"...\" in {file}, or \
+                     `ssh-add` it"
+                );
+                Fault::new(what, remedy).of(FaultKind::NoKey)
+            }
+        })
     }
 
     /// The signer of `file`, which has the enrolled key.
@@ -265,7 +273,8 @@ impl KeySearch<'_> {
                             look.seen
                         ),
                         "name the private key file, or add it to the agent: ssh-add FILE",
-                    )),
+                    )
+                    .of(FaultKind::NoKey)),
                     Ok(_) => self.in_file(&private),
                 }
             }
@@ -319,6 +328,7 @@ impl KeySearch<'_> {
             format!("{}: {found}, but `{name}` is enrolled with {fingerprint}", path.display()),
             "name the key that was enrolled; or have this one enrolled and import the new profile",
         )
+        .of(FaultKind::NoKey)
     }
 
     fn profiled(&self) -> Profiled<'_> {
@@ -368,7 +378,8 @@ fn ask_passphrase(locked: &Locked, path: &Path) -> Result<Identity, Fault> {
     Err(Fault::new(
         format!("{place}: wrong passphrase, {TRIES} times"),
         format!("check it with `ssh-keygen -y -f {place}`"),
-    ))
+    )
+    .of(FaultKind::Passphrase))
 }
 
 #[cfg(test)]

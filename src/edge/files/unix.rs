@@ -14,7 +14,7 @@ use nix::sys::signal::kill;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
 
-use super::{Fault, FileCheck, io_fault, parent};
+use super::{Fault, FileCheck, exposed, io_fault, parent};
 use crate::core::diagnostic::printable;
 
 /// Opens the directory first, and the file relative to it, so that we read what we checked.
@@ -78,7 +78,7 @@ fn check_entry(path: &Path, metadata: &Metadata, others: u32) -> Result<(), Faul
             true => format!("{shown}: belongs to uid {uid}, who could replace the files in it"),
             false => format!("{shown}: belongs to uid {uid}, neither to root nor to you"),
         };
-        return Err(Fault::new(what, format!("chown {} {shown}", geteuid())));
+        return Err(exposed(what, format!("chown {} {shown}", geteuid())));
     }
     let mode = metadata.mode() & 0o7777;
     if mode & others == 0 {
@@ -93,7 +93,7 @@ fn check_entry(path: &Path, metadata: &Metadata, others: u32) -> Result<(), Faul
         (true, 0) => format!("see what was put there, then chmod go-w {shown}"),
         (true, _) => "use a directory that only root may write".to_owned(),
     };
-    Err(Fault::new(what, remedy))
+    Err(exposed(what, remedy))
 }
 
 /// Checks every directory and link from / to `path`, and `path` itself: nobody but root and us may
@@ -205,10 +205,8 @@ fn check_file(path: &Path, file: &File, check: FileCheck) -> Result<(), Fault> {
     let others = if check == FileCheck::Secret { 0 } else { 0o022 };
     check_entry(path, &metadata, others)?;
     if check == FileCheck::Secret && mode & 0o077 != 0 {
-        return Err(Fault::new(
-            format!("{shown}: holds secrets, but others may use it (mode {mode:04o})"),
-            format!("chmod 600 {shown}"),
-        ));
+        let what = format!("{shown}: holds secrets, but others may use it (mode {mode:04o})");
+        return Err(exposed(what, format!("chmod 600 {shown}")));
     }
     Ok(())
 }

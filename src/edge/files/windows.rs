@@ -6,7 +6,7 @@ use std::os::windows::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::access_list::{Exposure, exposure};
-use super::{Fault, FileCheck, io_fault};
+use super::{Fault, FileCheck, exposed, io_fault};
 use crate::edge::sys;
 
 /// Opens a link itself, and not what it leads to.
@@ -37,7 +37,7 @@ pub(super) fn open_checked(path: &Path, check: FileCheck) -> Result<File, Fault>
             sys::user().map_err(|error| io_fault(path, &error))?
         ),
     };
-    Err(Fault::new(what, remedy))
+    Err(exposed(what, remedy))
 }
 
 /// The user's SID as access lists have it: an administrator's may have a short name.

@@ -161,8 +161,8 @@ fn the_first_start_opens_the_form_and_a_new_key_needs_the_same_passphrase_twice(
 #[test]
 fn a_refused_invitation_leaves_the_form_open_and_a_pending_one_asks_again() {
     let mut model = model(Vec::new());
-    model.take(Instant::now(), News::Joined(Ok(Joined::Refused("no".into()))));
-    assert!(model.form.is_some() && matches!(model.shown, Shown::JoinRefused(_)));
+    model.take(Instant::now(), News::Joined(Ok(Joined::Refused(JoinRefusal::Denied, "no".into()))));
+    assert!(model.form.is_some() && matches!(model.shown, Shown::JoinRefused(..)));
     let pending = Joined::Pending { name: "gate".into(), approval: "approve me".into() };
     model.take(Instant::now(), News::Joined(Ok(pending)));
     assert!(model.form.is_none() && matches!(model.shown, Shown::Pending(_)));

@@ -88,6 +88,54 @@ pub const WORDS: Words = Words {
     pending_text: "Envoyez ces mots à l’administrateur de la passerelle, par un autre chemin que \
         celui de l’invitation :",
     ask_again: "Demander encore",
+    join_taken: "Une autre clé a déjà utilisé cette invitation. Si ce n’était pas vous, quelqu’un \
+        d’autre a lu la ligne : dites-le tout de suite à l’administrateur et demandez une \
+        nouvelle invitation par un autre chemin.\n\
+        Détails (en anglais) : {details}",
+    join_denied: "Cette invitation n’est pas pour votre clé, ou celle-ci y est déjà inscrite. \
+        Demandez à l’administrateur quelle clé il a invitée.\n\
+        Détails (en anglais) : {details}",
+    join_late: "La passerelle a voulu une seconde demande, et elle n’est pas arrivée à temps. \
+        Essayez encore une fois.\n\
+        Détails (en anglais) : {details}",
+    join_trouble: "La passerelle n’a pas pu inscrire votre clé. Dites-le à son administrateur : \
+        le journal y indique la raison. Puis essayez encore une fois.\n\
+        Détails (en anglais) : {details}",
+    join_ended: "Cette invitation a expiré. Demandez-en une nouvelle à l’administrateur.\n\
+        Détails (en anglais) : {details}",
+    join_silence: "L’invitation a peut-être été retirée, la passerelle ne fonctionne pas, ou un \
+        réseau ne laisse pas passer UDP. Demandez à l’administrateur.\n\
+        Détails (en anglais) : {details}",
+    fault_no_key: "La clé privée de ce profil est introuvable, dans un fichier comme dans le \
+        ssh-agent. Remettez-la à sa place, ou demandez une nouvelle invitation.\n\
+        Détails (en anglais) : {details}",
+    fault_passphrase: "La phrase secrète manque ou était fausse. Essayez encore une fois.\n\
+        Détails (en anglais) : {details}",
+    fault_exposed: "D’autres peuvent lire ou changer un fichier qui doit n’être qu’à vous. Il \
+        n’est pas utilisé avant que cela soit corrigé. La commande pour le faire est à la fin.\n\
+        Détails (en anglais) : {details}",
+    fault_expired: "Votre inscription à cette passerelle est terminée. Demandez à \
+        l’administrateur de la renouveler. Si seule l’horloge de cet ordinateur est fausse, \
+        réglez-la.\n\
+        Détails (en anglais) : {details}",
+    fault_invitation: "Ce n’est pas une invitation complète. Copiez encore la ligne entière, de \
+        toctoc: jusqu’à la fin.\n\
+        Détails (en anglais) : {details}",
+    fault_impostor: "Attention : cette invitation nomme une passerelle que vous connaissez déjà, \
+        mais avec une autre clé. Demandez à l’administrateur de la passerelle avant de continuer.\n\
+        Détails (en anglais) : {details}",
+    fault_unsigned: "La clé n’a pas signé. Branchez la clé de sécurité et touchez-la quand on \
+        vous le demande, ou confirmez dans le ssh-agent.\n\
+        Détails (en anglais) : {details}",
+    fault_unreachable: "La passerelle ne peut pas être jointe d’ici. Vérifiez le réseau.\n\
+        Détails (en anglais) : {details}",
+    fault_name: "Un profil ou un fichier de ce nom existe déjà.\n\
+        Détails (en anglais) : {details}",
+    fault_input: "Il y a une erreur dans un fichier. Demandez une nouvelle invitation à \
+        l’administrateur.\n\
+        Détails (en anglais) : {details}",
+    fault_other: "Cela n’a pas marché.\n\
+        Détails (en anglais) : {details}",
     broken: "Ce profil est inutilisable",
     ends_soon: "Votre inscription se termine dans {time}. Demandez à l’administrateur de la \
         renouveler.",

@@ -91,6 +91,56 @@ pub const WORDS: Words = Words {
     pending_text: "Senden Sie diese Worte dem Administrator des Gateways, auf einem anderen Weg, \
         als die Einladung kam:",
     ask_again: "Noch einmal fragen",
+    join_taken: "Ein anderer Schlüssel hat diese Einladung schon benutzt. Waren Sie das nicht \
+        selbst, hat jemand die Zeile gelesen: Sagen Sie es sofort dem Administrator, und bitten \
+        Sie um eine neue Einladung auf einem anderen Weg.\n\
+        Einzelheiten (englisch): {details}",
+    join_denied: "Diese Einladung gilt nicht für Ihren Schlüssel, oder er ist dort schon \
+        eingetragen. Fragen Sie den Administrator, welchen Schlüssel er eingeladen hat.\n\
+        Einzelheiten (englisch): {details}",
+    join_late: "Das Gateway wollte eine zweite Anfrage, und die kam nicht rechtzeitig an. \
+        Versuchen Sie es noch einmal.\n\
+        Einzelheiten (englisch): {details}",
+    join_trouble: "Das Gateway konnte Ihren Schlüssel nicht eintragen. Sagen Sie es dem \
+        Administrator: Das Protokoll dort nennt den Grund. Versuchen Sie es dann noch einmal.\n\
+        Einzelheiten (englisch): {details}",
+    join_ended: "Diese Einladung ist abgelaufen. Bitten Sie den Administrator um eine neue.\n\
+        Einzelheiten (englisch): {details}",
+    join_silence: "Vielleicht wurde die Einladung zurückgenommen, das Gateway läuft nicht, oder \
+        ein Netz lässt UDP nicht durch. Fragen Sie den Administrator.\n\
+        Einzelheiten (englisch): {details}",
+    fault_no_key: "Der private Schlüssel dieses Profils wurde nicht gefunden, weder in einer \
+        Datei noch im ssh-agent. Bringen Sie ihn an seinen Platz zurück, oder bitten Sie um eine \
+        neue Einladung.\n\
+        Einzelheiten (englisch): {details}",
+    fault_passphrase: "Die Passphrase fehlt oder war falsch. Versuchen Sie es noch einmal.\n\
+        Einzelheiten (englisch): {details}",
+    fault_exposed: "Eine Datei, die nur Ihnen gehören darf, können auch andere lesen oder ändern. \
+        Sie wird nicht benutzt, bevor das behoben ist. Der Befehl dafür steht am Ende.\n\
+        Einzelheiten (englisch): {details}",
+    fault_expired: "Ihre Eintragung an diesem Gateway ist abgelaufen. Bitten Sie den \
+        Administrator, sie zu verlängern. Geht nur die Uhr dieses Computers falsch, dann stellen \
+        Sie die Uhr.\n\
+        Einzelheiten (englisch): {details}",
+    fault_invitation: "Das ist keine vollständige Einladung. Kopieren Sie die ganze Zeile noch \
+        einmal, von toctoc: bis zum Ende.\n\
+        Einzelheiten (englisch): {details}",
+    fault_impostor: "Vorsicht: Diese Einladung nennt ein Gateway, das Sie schon kennen, aber mit \
+        einem anderen Schlüssel. Fragen Sie den Administrator des Gateways, bevor Sie \
+        weitermachen.\n\
+        Einzelheiten (englisch): {details}",
+    fault_unsigned: "Der Schlüssel hat nicht unterschrieben. Stecken Sie den Sicherheitsschlüssel \
+        ein und berühren Sie ihn, wenn Sie gefragt werden, oder bestätigen Sie es im ssh-agent.\n\
+        Einzelheiten (englisch): {details}",
+    fault_unreachable: "Das Gateway ist von hier nicht zu erreichen. Prüfen Sie das Netz.\n\
+        Einzelheiten (englisch): {details}",
+    fault_name: "Ein Profil oder eine Datei dieses Namens gibt es schon.\n\
+        Einzelheiten (englisch): {details}",
+    fault_input: "In einer Datei ist ein Fehler. Bitten Sie den Administrator um eine neue \
+        Einladung.\n\
+        Einzelheiten (englisch): {details}",
+    fault_other: "Das ging nicht.\n\
+        Einzelheiten (englisch): {details}",
     broken: "Dieses Profil ist unbrauchbar",
     ends_soon: "Ihre Eintragung endet in {time}. Bitten Sie den Administrator, sie zu verlängern.",
     no_profile: "Sie haben noch kein Profil",

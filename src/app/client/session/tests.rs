@@ -8,7 +8,9 @@ use crate::app::client::answer::{Outcome, Overall};
 use crate::app::client::ask::tests as gateway;
 use crate::app::client::refusal::Refusal;
 use crate::core::knock::{PortEntry, Status};
-use crate::core::types::PortRange;
+use crate::core::test_vectors;
+use crate::core::types::{ClientId, FaultKind, PortRange};
+use crate::keys::invitation::Invitation;
 use crate::keys::profile::Profile;
 
 struct Home(tempfile::TempDir);
@@ -120,4 +122,54 @@ fn a_key_is_made_once_and_locked_if_there_is_a_passphrase() {
         assert!(session.make_key(&passphrase).unwrap_err().what.contains("exists already"));
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
+}
+
+/// A line that a gateway makes: only its id and key matter here.
+fn invitation(name: &str, gateway_public: [u8; 32]) -> String {
+    let profile = gateway::profile(1);
+    let invitation = Invitation {
+        until: 1,
+        gateway: profile.side.gateway,
+        realm: test_vectors::realm(),
+        gateway_public,
+        id: ClientId([1; 16]),
+        root: test_vectors::master().client_root(ClientId([1; 16])),
+        first_period: 1,
+        port: 1,
+        addresses: vec!["127.0.0.1".to_owned()],
+        services: vec![gateway::ssh()],
+        gateway_name: name.to_owned(),
+        client_name: "alice".to_owned(),
+    };
+    invitation.print().to_string()
+}
+
+#[test]
+fn a_fault_has_the_kind_by_which_a_window_finds_its_words() {
+    let home = Home::new();
+    let known = gateway::profile(1).side.gateway_public;
+    let nowhere = vec!["toctoc.invalid".to_owned()];
+    for (name, profile) in [
+        ("gate", gateway::profile(1)),
+        ("ended", Profile { expires: Some(1), ..gateway::profile(1) }),
+        ("nowhere", Profile { addresses: nowhere, ..gateway::profile(1) }),
+    ] {
+        home.write(&format!("profiles/{name}.toml"), &profile.print());
+    }
+    home.write("profiles/bad.toml", "version = 1");
+    let session = home.session();
+    let open = |name: &str| session.open(name, gateway::ssh()).map(drop).unwrap_err().kind;
+    let join = |line: &str| session.join(line).map(drop).unwrap_err().kind;
+    assert_eq!(open("ended"), FaultKind::Expired);
+    assert_eq!(open("nowhere"), FaultKind::Unreachable);
+    assert_eq!(open("bad"), FaultKind::Input);
+    assert_eq!(join("toctoc:AEAA"), FaultKind::Invitation);
+    assert_eq!(join(&invitation("gate", known)), FaultKind::Name);
+    assert_eq!(join(&invitation("new", [7; 32])), FaultKind::Impostor);
+    let key = home.0.path().join("toctoc/id_ed25519");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(open("gate"), FaultKind::Exposed);
+    fs::remove_file(&key).unwrap();
+    assert_eq!(open("gate"), FaultKind::NoKey);
+    assert_eq!(join(&invitation("new", known)), FaultKind::NoKey);
 }
