@@ -143,8 +143,8 @@ install-knockd: install
 ## Takes away what install and install-knockd put there; keeps configuration, keys and state. Not while a guard is loaded:
 ## it would stay, and nothing could open what it closes.
 uninstall:
-	@if [ -z "$(DESTDIR)" ] && guard=$$($(PREFIX)/sbin/toctocd guard status) && ! echo "$$guard" | grep -q '^guard  *OFF'; then \
-		echo "the guard is loaded: \`systemctl disable --now toctoc-guard toctocd; toctocd guard off\` first, which OPENS what it guards" >&2; \
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ] && [ -x $(PREFIX)/sbin/toctocd ] && ! $(PREFIX)/sbin/toctocd guard status | grep -q '^guard  *OFF'; then \
+		echo "the guard is loaded, or nobody knows: \`systemctl disable --now toctoc-guard toctocd; toctocd guard off\` first, which OPENS what it guards" >&2; \
 		exit 1; \
 	fi
 	cd $(DESTDIR)$(PREFIX) && rm -f sbin/toctocd sbin/knockd bin/toctoc bin/knock \
@@ -152,8 +152,8 @@ uninstall:
 		share/man/man5/toctocd.toml.5 share/man/man5/toctoc-profile.5 share/man/man5/toctoc-knockd.conf.5 \
 		share/bash-completion/completions/toctoc share/bash-completion/completions/toctocd \
 		share/fish/vendor_completions.d/toctoc.fish share/fish/vendor_completions.d/toctocd.fish \
-		share/zsh/site-functions/_toctoc lib/sysusers.d/toctoc.conf lib/tmpfiles.d/toctoc.conf
-	rm -f $(DESTDIR)$(UNITDIR)/toctocd.service $(DESTDIR)$(UNITDIR)/toctoc-guard.service
+		lib/sysusers.d/toctoc.conf lib/tmpfiles.d/toctoc.conf
+	rm -f $(DESTDIR)$(ZSHDIR)/_toctoc $(DESTDIR)$(UNITDIR)/toctocd.service $(DESTDIR)$(UNITDIR)/toctoc-guard.service
 	@echo "kept: /etc/toctoc, /var/lib/toctoc and the user _toctoc"
 
 ## Programs for any Linux on x86_64 and aarch64, without a library: target/static. Some ten minutes.

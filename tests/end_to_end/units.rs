@@ -254,6 +254,40 @@ fn systemd_restarts_a_gateway_that_cannot_start_and_is_told_when_it_is_ready() {
     assert_eq!(process::name(listener), "toctoc-listener");
 }
 
+#[test]
+fn make_uninstall_takes_everything_away_but_not_while_the_guard_is_loaded() {
+    let mut gate = Gate::new(|config| config);
+    gate.start();
+    gate.stop();
+    let root = tempfile::tempdir().unwrap();
+    let bin = root.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    for program in ["toctoc", "toctocd"] {
+        let script = format!("#!/bin/sh\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_toctocd"));
+        fs::write(bin.join(program), script).unwrap();
+    }
+    let prefix = root.path().join("prefix");
+    let make = |target: &str| {
+        let mut make = Command::new("make");
+        make.current_dir(tree("")).args(["-s", "-o", "build", "-o", "install-user", target]);
+        make.args([format!("BIN={}", bin.display()), format!("PREFIX={}", prefix.display())]);
+        gate.net.gateway.run(make.arg(format!("ZSHDIR={}/zsh", prefix.display())))
+    };
+    ok(&make("install-knockd"));
+    let files = || {
+        let found = Command::new("find").arg(&prefix).args(["!", "-type", "d"]).output().unwrap();
+        String::from_utf8_lossy(&found.stdout).lines().count()
+    };
+    let installed = files();
+    assert!(installed >= 20, "{installed}");
+    let refused = make("uninstall");
+    assert!(stderr(&refused).contains("toctocd guard off"), "{refused:?}");
+    assert!(!refused.status.success() && files() == installed);
+    ok(&gate.toctocd(&["guard", "off"]));
+    ok(&make("uninstall"));
+    assert_eq!(files(), 0);
+}
+
 /// The score of systemd for a unit in tenths, 0 is best; `None` without systemd 250 or newer.
 fn exposure(unit: &str) -> Option<u32> {
     let output = Command::new("systemd-analyze")
