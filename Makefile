@@ -160,6 +160,11 @@ uninstall:
 static:
 	tools/static
 
+.PHONY: library
+## The client library for apps, for Linux, Android and iOS: target/client-library, docs/phones.md. Some three minutes.
+library:
+	tools/library
+
 ## The static programs at work: in an empty root directory, and for aarch64 by qemu. Ten seconds after the build.
 static-test: static
 	tools/setup only static-test

@@ -4,11 +4,13 @@
 usage: app.py LIBRARY SEED {open,close,probe} PROFILE [SERVICE]   knocks, and prints the answer as JSON
        app.py LIBRARY SEED join PROFILE < LINE                    joins by an invitation, and writes the profile
 
-SEED is a file with 64 hex digits: the Ed25519 seed of the client's key.
+SEED is a file with 64 hex digits: the Ed25519 seed of the client's key. Behind it there may be the application of a
+FIDO key: then the app signs as an authenticator does that somebody touches.
 """
 
 import base64
 import ctypes
+import hashlib
 import ipaddress
 import json
 import os
@@ -142,7 +144,7 @@ class Library:
             made = sign(bytes(message[:length]))
             if made is None:
                 return 1
-            signature.contents.ed25519[:] = made
+            signature.contents.ed25519[:], signature.contents.sk_flags, signature.contents.sk_counter = made
             return 0
 
         code = self.knock_next(
@@ -182,13 +184,30 @@ class Library:
         return number.value
 
 
-def key_line(seed):
-    """The public key as in a .pub file."""
-    public, _ = check.ed25519(seed, b"")
-    return b"ssh-ed25519 " + base64.b64encode(check.string(b"ssh-ed25519") + check.string(public))
+class Key:
+    """The client's key. With an application it is a FIDO key."""
+
+    def __init__(self, seed, application=None):
+        self.seed, self.application = seed, application
+
+    def line(self):
+        """The public key as in a .pub file."""
+        public, _ = check.ed25519(self.seed, b"")
+        fields = [b"ssh-ed25519", public]
+        if self.application:
+            fields = [b"sk-ssh-ed25519@openssh.com", public, self.application]
+        return fields[0] + b" " + base64.b64encode(b"".join(map(check.string, fields)))
+
+    def sign(self, message, flags=1, counter=0x01020304):
+        """The callback's answer: the signature, and what an authenticator has to say beside it."""
+        if not self.application:
+            return check.ed25519(self.seed, message)[1], 0, 0
+        application, message = (hashlib.sha256(x).digest() for x in (self.application, message))
+        signs = application + bytes([flags]) + check.number(counter) + message
+        return check.ed25519(self.seed, signs)[1], flags, counter
 
 
-def exchange(library, by, seed, kind, service):
+def exchange(library, by, key, kind, service):
     """Knocks at the first address of a profile or an invitation. Returns the knock's number."""
     facts = sized(Facts)
     library.must(library.facts(by, ctypes.byref(facts)))
@@ -199,11 +218,10 @@ def exchange(library, by, seed, kind, service):
         request = sized(Request, kind=KINDS[kind], service=service, service_length=len(service))
         request.local, request.gateway = address_bytes(sender.getsockname()[0]), address_bytes(to[0])
         if kind == "join":
-            request.key = key_line(seed)
+            request.key = key.line()
             request.key_length = len(request.key)
         knock = library.knock(by, request)
-        sign = lambda message: check.ed25519(seed, message)[1]
-        while packet := library.next(knock, time.time_ns(), os.urandom(40), sign):
+        while packet := library.next(knock, time.time_ns(), os.urandom(40), key.sign):
             datagram, patience = packet
             sender.send(datagram)
             wait(library, knock, sender, time.monotonic() + patience)
@@ -224,12 +242,13 @@ def wait(library, knock, sender, end):
 
 def main(path, seed, kind, profile, service=""):
     library, profile = Library(path), pathlib.Path(profile)
-    seed = bytes.fromhex(pathlib.Path(seed).read_text())
+    seed, *application = pathlib.Path(seed).read_text().split()
+    key = Key(bytes.fromhex(seed), *map(str.encode, application))
     if kind == "join":
         by = library.read(library.invitation_read, sys.stdin.buffer.read())
     else:
         by = library.read(library.profile_read, profile.read_bytes())
-    knock = exchange(library, by, seed, kind, service.encode())
+    knock = exchange(library, by, key, kind, service.encode())
     receipt = library.receipt(knock)
     if receipt and receipt["status"] == "enrolled":
         joined = library.profile(knock)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """The C interface by ctypes against tests/vectors and keys, with the keys and signatures of tests/vectors/check.py.
 
-usage: vectors.py LIBRARY PROFILE
+usage: vectors.py LIBRARY PROFILE FIDO_PROFILE
 """
 
 import json
 import pathlib
 import sys
 
-from app import CONTINUES, IGNORED, OVER, REFUSED, SIGNATURE, WHOLE, Library, Refused, Request
-from app import address_bytes, check, key_line, sized
+from app import CONTINUES, IGNORED, OVER, REFUSED, SIGNATURE, WHOLE, Facts, Key, Library, Refused, Request
+from app import address_bytes, check, ctypes, sized
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -33,7 +33,7 @@ def now(vector):
     return int.from_bytes(vector["request"][8:16], "big")
 
 
-seed = vector("keys/golden.json")["client_ed25519_seed"]
+key = Key(vector("keys/golden.json")["client_ed25519_seed"])
 library, profile_text = Library(sys.argv[1]), pathlib.Path(sys.argv[2]).read_bytes()
 profile = library.read(library.profile_read, profile_text)
 assert library.text_of(profile, WHOLE) == profile_text
@@ -44,7 +44,7 @@ def step(knock, vector, progress):
 
     def sign(message):
         assert message == vector["sshsig_blob"]
-        return check.ed25519(seed, message)[1]
+        return key.sign(message)
 
     datagram, patience = library.next(knock, now(vector), entropy(vector), sign)
     assert datagram == vector["datagram"] and 2 <= patience <= 3, (vector["about"], datagram.hex())
@@ -74,7 +74,7 @@ step(knock, vector("tests/vectors/time.json"), CONTINUES)
 first, second = vector("tests/vectors/challenge_join.json"), vector("tests/vectors/join.json")
 invitation = library.read(library.invitation_read, second["line"].encode())
 joining = request(4)
-joining.key = key_line(seed)
+joining.key = key.line()
 joining.key_length = len(joining.key)
 knock = library.knock(invitation, joining)
 step(knock, first, CONTINUES)
@@ -91,13 +91,46 @@ for name, label, data in (
     assert f'{name} = "{derived}"' in joined, joined
 assert f'client = "{second["new_id"].hex()}"' in joined, joined
 
-knock = library.knock(profile, request(1))
-for sign, code in ((lambda message: None, SIGNATURE), (lambda message: bytes(64), SIGNATURE)):
+
+
+def refused(knock, sign):
+    """True if nothing is made with what this callback answers."""
     try:
         library.next(knock, now(first), entropy(first), sign)
-        sys.exit("a packet without a signature")
     except Refused as refused:
-        assert refused.code == code, refused
+        return refused.code == SIGNATURE
+
+
+knock = library.knock(profile, request(1))
+assert refused(knock, lambda message: None)
+assert refused(knock, lambda message: (bytes(64), 0, 0))
+
+# A FIDO key: the callback is an authenticator. Whoever changes its flags or counter, or signs as another type of key
+# does, has signed nothing.
+vectored = vector("tests/vectors/fido.json")
+fido = Key(key.seed, vectored["application"])
+made, *rest = fido.sign(check.sshsig_blob(vectored["message"]), vectored["flags"], vectored["counter"])
+assert made == vectored["signature"]
+fido_profile = library.read(library.profile_read, pathlib.Path(sys.argv[3]).read_bytes())
+facts = sized(Facts)
+library.must(library.facts(fido_profile, ctypes.byref(facts)))
+assert facts.fido == 1
+knock = library.knock(fido_profile, request(1))
+
+
+def change(flags=None, counter=None):
+    def sign(message):
+        signature, old_flags, old_counter = fido.sign(message)
+        return signature, flags or old_flags, counter or old_counter
+
+    return sign
+
+
+assert refused(knock, change(flags=5)) and refused(knock, change(flags=256 + 1)) and refused(knock, change(counter=7))
+assert refused(knock, key.sign) and refused(knock, Key(key.seed, b"ssh:other").sign)
+assert refused(library.knock(profile, request(1)), fido.sign)
+datagram, _ = library.next(knock, now(first), entropy(first), fido.sign)
+assert len(datagram) == 272
 try:
     library.read(library.profile_read, profile_text[:-9] + b"0" + profile_text[-8:])
     sys.exit("a profile with a wrong check value was read")

@@ -154,9 +154,14 @@ fn a_program_in_c_agrees_with_the_vectors_and_misuse_is_an_error_code() {
 #[test]
 fn a_program_in_python_agrees_with_the_vectors() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("profile.toml");
-    std::fs::write(&path, profile().print().as_bytes()).expect("written");
+    let paths = ["plain.toml", "fido.toml"].map(|name| folder.path().join(name));
+    let plain = profile();
+    let blob = unhex(&vector("fido.json")["key_blob"]);
+    let fido = Profile { key: PublicKey::from_blob(&blob).expect("a FIDO key"), ..profile() };
+    for (path, profile) in paths.iter().zip([plain, fido]) {
+        std::fs::write(path, profile.print().as_bytes()).expect("written");
+    }
     let mut python = Command::new("python3");
     python.arg(root().join("library/tests/vectors.py")).arg(built("libtoctoc_client.so"));
-    run(python.arg(path));
+    run(python.args(paths));
 }

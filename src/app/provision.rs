@@ -25,6 +25,7 @@ mod interview;
 mod invitations;
 mod knock_on_ports;
 mod list;
+mod qr_code;
 
 pub use clients::{add, forgive, revoke};
 pub use first_start::init_at_terminal;

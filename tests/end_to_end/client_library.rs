@@ -63,17 +63,21 @@ fn an_app_on_the_client_library_opens_and_closes() {
 }
 
 #[test]
-fn an_app_on_the_client_library_joins_and_opens_with_the_profile_that_it_wrote() {
+fn an_app_on_the_client_library_joins_by_a_fido_key_and_opens_with_the_profile_that_it_wrote() {
     let gate = Gate::running(|config| config);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     let line = gate.path("phone.line");
     ok(&gate.toctocd(&["invite", "phone", "--services", "ssh", "--auto", "-o", &line]));
-    fs::write(gate.path("phone.seed"), "5a".repeat(32)).expect("written");
+    // The app's callback is an authenticator, and the gateway checks what it signs.
+    fs::write(gate.path("phone.seed"), format!("{} ssh:", "5a".repeat(32))).expect("written");
     let app = App { gate: &gate, library: library() };
     let profile = gate.path("phone.toml");
     let line = Stdio::from(File::open(line).expect("an invitation"));
     let joined = app.run("phone.seed", &format!("join {profile}"), line);
     assert_eq!(joined["status"], "enrolled", "{joined}");
+    assert!(
+        fs::read_to_string(&profile).expect("written").contains("\"sk-ssh-ed25519@openssh.com ")
+    );
     let open = app.run("phone.seed", &format!("open {profile}"), Stdio::null());
     assert_eq!((&open["status"], &open["granted"]), (&"granted".into(), &"10.90.0.2".into()));
     assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));

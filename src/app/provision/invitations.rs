@@ -4,13 +4,12 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use qrcode::render::unicode::Dense1x2;
-use qrcode::{EcLevel, QrCode};
 use terminal_size::{Height, Width, terminal_size};
 use zeroize::Zeroizing;
 
 use super::clients::{check_services, follow_up, public_key, refuse_without_address, write_then};
 use super::list::moment;
+use super::qr_code::qr_code;
 use crate::app::args::toctocd::{Approve, Invite};
 use crate::app::joined::{self, ClientFiles};
 use crate::app::load;
@@ -149,7 +148,7 @@ fn on_terminal(line: &str) -> Zeroizing<String> {
     let mut text = Zeroizing::new(format!("{line}\n"));
     if std::io::stdout().is_terminal()
         && let Some((Width(columns), Height(rows))) = terminal_size()
-        && let Some(code) = qr_code(line)
+        && let Some(code) = capitals(line)
     {
         let height = code.lines().count() + 2;
         let width = code.lines().map(|row| row.chars().count()).max().unwrap_or(0);
@@ -160,14 +159,9 @@ fn on_terminal(line: &str) -> Zeroizing<String> {
     text
 }
 
-/// The line as a QR code of half blocks, light on dark as most terminals are. In capitals it takes
-/// the alphanumeric mode, and a third less room.
-fn qr_code(line: &str) -> Option<Zeroizing<String>> {
-    let capitals = Zeroizing::new(line.to_ascii_uppercase());
-    let code = QrCode::with_error_correction_level(capitals.as_bytes(), EcLevel::L).ok()?;
-    let mut picture = code.render::<Dense1x2>();
-    picture.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
-    Some(Zeroizing::new(picture.build()))
+/// The line as a QR code. In capitals it takes the alphanumeric mode, and a third less room.
+fn capitals(line: &str) -> Option<Zeroizing<String>> {
+    qr_code(&Zeroizing::new(line.to_ascii_uppercase()))
 }
 
 /// Lets the key in that waits under this name. `--json` and scripts name its fingerprint; a person
@@ -245,11 +239,13 @@ fn ask(rows: &[Invited], name: &str) -> Result<Fingerprint, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::provision::qr_code;
 
     #[test]
     fn the_qr_code_of_an_ordinary_line_fits_a_terminal_of_80_columns_and_reads_as_the_line() {
         let line = format!("toctoc:{}", "A".repeat(322));
-        let code = qr_code(&line).unwrap();
+        let code = capitals(&line).unwrap();
+        assert_eq!(qr_code::read(&code).to_ascii_lowercase(), line.to_ascii_lowercase());
         let rows: Vec<usize> = code.lines().map(|row| row.chars().count()).collect();
         assert!(rows.iter().all(|row| *row == 61) && rows.len() == 31, "{rows:?}");
     }

@@ -3,11 +3,10 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use qrcode::render::unicode::Dense1x2;
-use qrcode::{EcLevel, QrCode};
 use serde_json::{Value, json};
 
 use super::clients::fallback;
+use super::qr_code::qr_code;
 use crate::app::args::toctocd::Export;
 use crate::app::load;
 use crate::app::output::CommandOutput;
@@ -32,7 +31,7 @@ pub fn export(config: &Path, args: &Export) -> Result<CommandOutput, Fault> {
     let entry = entry(door, &sequence, &host(&settings, door, args.host.as_deref())?)?;
     let file = json!({ "version": 1, "sequences": [entry] });
     let mut output = match args.qr {
-        true => CommandOutput::data(qr_code(&file.to_string())?),
+        true => CommandOutput::data(picture(&file.to_string())?),
         false => CommandOutput::data(format!("{file:#}\n")),
     };
     output.err = "whoever sees this sequence, here or on its way, can repeat it\n".to_owned();
@@ -98,20 +97,18 @@ fn entry(door: &Door, sequence: &[Step], host: &str) -> Result<Value, Fault> {
     }))
 }
 
-/// Half blocks, light on dark as most terminals are.
-fn qr_code(text: &str) -> Result<String, Fault> {
-    let Ok(code) = QrCode::with_error_correction_level(text.as_bytes(), EcLevel::L) else {
+fn picture(text: &str) -> Result<String, Fault> {
+    let Some(code) = qr_code(text) else {
         let what = "this door is too long for a QR code";
         return Err(Fault::new(what, "leave --qr out, and move the file to the phone"));
     };
-    let mut picture = code.render::<Dense1x2>();
-    picture.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark);
-    Ok(picture.build() + "\n")
+    Ok(format!("{}\n", *code))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::provision::qr_code;
 
     fn door(sequence: &[Step]) -> Door {
         Door { name: "web".into(), sequence: sequence.to_vec(), ..Door::default() }
@@ -152,9 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn a_door_too_long_for_a_qr_code_is_refused() {
-        assert!(qr_code(&"x".repeat(2953)).is_ok());
-        assert!(qr_code(&"x".repeat(2954)).is_err());
+    fn the_qr_code_reads_as_the_file_and_a_door_too_long_for_one_is_refused() {
+        let mut long = door(&[]);
+        for port in 7001..7010 {
+            long.sequence.push(Step::tcp(port));
+        }
+        let text = json!({ "version": 1, "sequences": [made(&long, "h").unwrap()] }).to_string();
+        assert_eq!(qr_code::read(&picture(&text).unwrap()), text);
+        let fault = picture(&"x".repeat(3000)).unwrap_err();
+        assert!(fault.to_string().contains("too long for a QR code"), "{fault}");
     }
 
     #[test]
