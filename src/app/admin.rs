@@ -8,12 +8,13 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::foreseen::Foreseen;
 use super::load::Reach;
 use super::output::{CommandOutput, count};
 use super::{joined, own_firewall, printed_guard};
 use crate::config::Settings;
 use crate::core::types::{ClientId, Fault};
-use crate::edge::control::{ControlRequest, FixedSettings, ask};
+use crate::edge::control::{ControlRequest, FixedSettings, Question, ask};
 use crate::edge::state::State;
 
 mod packets;
@@ -174,6 +175,11 @@ pub fn ask_status(settings: &Settings) -> Result<GatewayStatus, Fault> {
 /// Asks the running gateway for the trial of its guard.
 pub fn ask_trial(settings: &Settings) -> Result<TrialState, Fault> {
     decode(request(settings, &ControlRequest::Trial)?)
+}
+
+/// Asks the running gateway what a knock would get.
+pub fn ask_foreseen(settings: &Settings, question: &Question) -> Result<Foreseen, Fault> {
+    decode(request(settings, &ControlRequest::Explain(question.clone()))?)
 }
 
 /// `toctocd status`.

@@ -13,7 +13,9 @@ use super::gatekeeper::RunFault;
 use super::load::Reach;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::waiting::Waiting;
-use super::{admin, check, close, compat, complete, gatekeeper, guard, listener, load, provision};
+use super::{
+    admin, check, close, compat, complete, explain, gatekeeper, guard, listener, load, provision,
+};
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
 use crate::edge::control::ControlRequest;
@@ -86,6 +88,10 @@ fn run(args: &ToctocdArgs) -> u8 {
         }
         ToctocdCommand::Init(init) => provision::init(config, init),
         ToctocdCommand::Check { print } => check::check(config, *print),
+        ToctocdCommand::Explain(args) => {
+            code = FAILED;
+            explain::run(config, args)
+        }
         ToctocdCommand::Convert { file } => provision::convert(config, file),
         ToctocdCommand::Export(args) => provision::export(config, args),
         ToctocdCommand::Invite(invite) => provision::invite(config, invite),

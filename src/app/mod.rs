@@ -13,7 +13,11 @@ pub mod complete;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod daemon;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod explain;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 mod finding;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+mod foreseen;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod gatekeeper;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

@@ -1,14 +1,16 @@
 //! The firewall that this machine has beside the guard: what the rules of others do to granted
 //! packets and to receipts.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::finding::Finding;
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::{Fault, Port, PortRange, Proto, ServiceName};
 use crate::edge::addresses;
 use crate::edge::firewall::advice;
-use crate::edge::firewall::packet_trace::{Trace, TraceEffect, TracedPacket, trace_packet};
+use crate::edge::firewall::packet_trace::{
+    Trace, TraceEffect, TraceStep, TracedPacket, trace_packet,
+};
 use crate::edge::firewall::rule_place::{AcceptRule, RulePlace};
 use crate::edge::firewall::ruleset_snapshot::RulesetSnapshot;
 use crate::edge::firewall::translations::{LeadsTo, Translation, translations};
@@ -41,7 +43,9 @@ pub(super) fn why_useless(
     let mut why = None;
     for service in settings.services.iter().filter(|one| one.name == service) {
         for range in service.ports.ranges() {
-            let Some(traces) = traces(settings, &snapshot, service, *range, range.first, v6) else {
+            let from = PacketFrom { v6, ip: None };
+            let Some(traces) = traces(settings, &snapshot, service, *range, range.first, from)
+            else {
                 return Ok(None);
             };
             why = traces.dropped();
@@ -51,6 +55,74 @@ pub(super) fn why_useless(
         }
     }
     Ok(why)
+}
+
+/// Where a packet comes from, as far as it is known.
+#[derive(Clone, Copy)]
+struct PacketFrom {
+    v6: bool,
+    ip: Option<IpAddr>,
+}
+
+/// The way of a granted packet to one port through this machine's own firewall.
+pub(super) struct PortPath {
+    /// `22/tcp`.
+    port: String,
+    /// True if it is certainly dropped.
+    pub(super) is_dropped: bool,
+    /// What is certainly done to it.
+    steps: Vec<TraceStep>,
+    /// What may go wrong, or does.
+    finding: Option<Finding>,
+}
+
+impl PortPath {
+    #[cfg(test)]
+    pub(super) fn dropped_for_test(port: &str) -> PortPath {
+        PortPath { port: port.to_owned(), is_dropped: true, steps: Vec::new(), finding: None }
+    }
+
+    pub(super) fn text(&self) -> String {
+        if let Some(finding) = &self.finding {
+            return finding.text.clone();
+        }
+        let mut steps: Vec<String> = Vec::new();
+        for TraceStep { hook, place, effect } in &self.steps {
+            let verb = if *effect == TraceEffect::Accept { "accepts it" } else { "drops it" };
+            steps.push(format!("{hook}: {place} {verb}"));
+        }
+        match steps.is_empty() {
+            true => format!("{}: no chain but ours sees it", self.port),
+            false => format!("{}: {}", self.port, steps.join("; ")),
+        }
+    }
+
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "port": self.port, "dropped": self.is_dropped, "text": self.text() })
+    }
+}
+
+/// The ways of granted packets from `ip` to the ports of a service, of a range to its first one,
+/// and what is wrong with the way of the receipt.
+pub(super) fn paths(
+    settings: &Settings, service: &str, ip: IpAddr,
+) -> Result<(Vec<PortPath>, Option<Finding>), Fault> {
+    let snapshot = RulesetSnapshot::take(&settings.firewall)?;
+    let mut paths = Vec::new();
+    let from = PacketFrom { v6: ip.is_ipv6(), ip: Some(ip) };
+    for service in settings.services.iter().filter(|one| one.name.as_str() == service) {
+        for range in service.ports.ranges() {
+            let traces = traces(settings, &snapshot, service, *range, range.first, from);
+            let Some(traces) = traces else { continue };
+            paths.push(PortPath {
+                port: range.to_string(),
+                is_dropped: traces.dropped().is_some(),
+                finding: traces.remark(service.mode).filter(|_| traces.granted.dropped.is_some()),
+                steps: traces.granted.steps,
+            });
+        }
+    }
+    Ok((paths, receipt_remark(settings, &snapshot, from)))
 }
 
 /// Remarks about a live firewall.
@@ -65,11 +137,7 @@ pub(super) fn remarks(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<Fi
         }
     }
     for v6 in [false, true] {
-        let port = settings.knock.port;
-        // A receipt leaves by a raw socket, without a connection: its knock was dropped unseen.
-        let packet = TracedPacket { from: Some(port), ..TracedPacket::new(v6, Proto::Udp) };
-        let trace = trace_packet(snapshot, "output", &settings.firewall.table, &packet);
-        lines.extend(receipt_text(port, v6, &trace));
+        lines.extend(receipt_remark(settings, snapshot, PacketFrom { v6, ip: None }));
     }
     if settings.services.iter().any(|service| service.mode == Mode::Mark) {
         lines.push(Finding::note(format!(
@@ -83,10 +151,24 @@ pub(super) fn remarks(settings: &Settings, snapshot: &RulesetSnapshot) -> Vec<Fi
     lines
 }
 
+/// What happens to a receipt to this address.
+fn receipt_remark(
+    settings: &Settings, snapshot: &RulesetSnapshot, to: PacketFrom,
+) -> Option<Finding> {
+    let port = settings.knock.port;
+    let PacketFrom { v6, ip } = to;
+    // It leaves by a raw socket, without a connection: its knock was dropped unseen.
+    let packet = TracedPacket { from: Some(port), target: ip, ..TracedPacket::new(v6, Proto::Udp) };
+    let trace = trace_packet(snapshot, "output", &settings.firewall.table, &packet);
+    receipt_text(port, v6, &trace)
+}
+
 fn range_remark(
     settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, range: PortRange, v6: bool,
 ) -> Option<Finding> {
-    let end = |number| traces(settings, snapshot, service, range, number, v6)?.remark(service.mode);
+    let from = PacketFrom { v6, ip: None };
+    let end =
+        |number| traces(settings, snapshot, service, range, number, from)?.remark(service.mode);
     end(range.first).or_else(|| end(range.last))
 }
 
@@ -94,8 +176,9 @@ fn range_remark(
 /// in anyway.
 fn traces(
     settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, range: PortRange,
-    number: u16, v6: bool,
+    number: u16, from: PacketFrom,
 ) -> Option<PortTraces> {
+    let PacketFrom { v6, ip: from } = from;
     let firewall = &settings.firewall;
     let port = Port { proto: range.proto, number };
     let led = led_on(settings, snapshot, port, v6);
@@ -111,7 +194,7 @@ fn traces(
         let before = TracedPacket {
             to: Some(port.number),
             mark,
-            source: None,
+            source: from,
             ..TracedPacket::new(v6, port.proto)
         };
         let (hook, after) = match inner {
@@ -127,6 +210,7 @@ fn traces(
         Trace {
             dropped: before.dropped.or(after.dropped),
             possible: [before.possible, after.possible].concat(),
+            steps: [before.steps, after.steps].concat(),
         }
     };
     let numbers = match inner {
@@ -274,7 +358,7 @@ mod tests {
 
     fn trace(dropped: Option<&str>, possible: &[(TraceEffect, &str)]) -> Trace {
         let possible = possible.iter().map(|(effect, name)| (effect.clone(), place(name)));
-        Trace { dropped: dropped.map(place), possible: possible.collect() }
+        Trace { dropped: dropped.map(place), possible: possible.collect(), ..Trace::default() }
     }
 
     fn text(mode: Mode, granted: &Trace, stranger: &Trace) -> String {

@@ -20,6 +20,7 @@ use crate::core::bytes::saturated_u32;
 
 // `grants` takes the proofs that are made there, so it imports that file and not this one.
 pub(super) mod commit;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +28,36 @@ pub use commit::{
     Admission, Applicant, Candidate, Closing, Committed, Decision, DoorGrant, Grant, commit,
     commit_with,
 };
+pub use refusal::{Full, NeverGranted, Refusal};
 
 /// What one holder may have of a service, in times of what is free then: alone seven eighths.
 const SHARE: u32 = 7;
+
+/// What somebody asks for, as far as policy looks at it. It proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub service: ServiceName,
+    /// The address that the grant is for, and the evidence that it is theirs.
+    pub address: Source,
+    pub proof: AddressProof,
+    /// 0 for every source port.
+    pub source_port: u16,
+    /// 0 for the service's own time.
+    pub seconds: u32,
+}
+
+impl Asked {
+    fn by(authentic: &Authentic) -> Asked {
+        let request = authentic.request();
+        Asked {
+            service: request.service,
+            address: authentic.address(),
+            proof: address_proof(authentic),
+            source_port: request.source_port,
+            seconds: request.seconds,
+        }
+    }
+}
 
 /// The rules in force: replaced as a whole at a reload.
 #[derive(Debug)]
@@ -194,8 +222,11 @@ impl Policy {
         if let Err(refused) = replay.reject_used(&authentic) {
             return Decision::Refuse(refused);
         }
-        let service = self.services.get(&authentic.request().service);
-        if !self.address_fits(&authentic, service) {
+        let asked = Asked::by(&authentic);
+        let service = self.services.get(&asked.service);
+        // Only an opening grants an address.
+        let is_opening = authentic.request().kind == KnockKind::Open;
+        if is_opening && self.address_refusal(&asked, service).is_some() {
             return match replay.wrong_address(now, authentic) {
                 Ok(reply) => Decision::Tell(reply),
                 Err(refused) => Decision::Refuse(refused),
@@ -205,10 +236,7 @@ impl Policy {
         match replay.check(now, authentic, challenge_required, entropy) {
             ReplayDecision::Refused(refused) => Decision::Refuse(refused),
             ReplayDecision::Reply(reply) => Decision::Tell(reply),
-            ReplayDecision::Fresh(fresh) => {
-                let most = |service: &Service| max_seconds(latest, client, service);
-                self.admit(now, client, most, fresh, grants)
-            }
+            ReplayDecision::Fresh(fresh) => self.admit(now, latest, client, fresh, grants),
         }
     }
 
@@ -225,24 +253,57 @@ impl Policy {
         }
     }
 
+    /// The grant that a client would get now if it asked for this by a sound knock of the right
+    /// time: the steps of [`Policy::decide`], and nothing changes. `latest` as for
+    /// [`Policy::client`].
+    ///
+    /// # Errors
+    /// The reason why it would get none.
+    pub fn foresee(
+        &self, now: Now, latest: Wall, id: ClientId, asked: &Asked, grants: &Grants,
+    ) -> Result<ActiveGrant, Refusal> {
+        let client = self.client(latest, id).ok_or(Refusal::UnknownClient)?;
+        if let Some(refusal) = self.address_refusal(asked, self.services.get(&asked.service)) {
+            return Err(refusal);
+        }
+        self.grant(now, latest, client, self.allowed(client, asked.service)?, asked, grants)
+    }
+
     /// The grant for `source`, which completed the sequence of `door`, if that door grants a
-    /// service. Only an address that a client could be granted too: a forged sequence must not
-    /// open anything for the gateway itself or for a mapped form.
+    /// service.
     pub fn through_door(
         &self, now: Now, door: &Door, source: IpAddr, grants: &Grants,
     ) -> Result<DoorGrant, Status> {
-        let name = door.service.ok_or(Status::Denied)?;
-        let service = self.services.get(&name).ok_or(Status::Denied)?;
+        match self.foresee_door(now, door, source, grants) {
+            Ok(grant) => Ok(DoorGrant::new(grant)),
+            Err(refusal) => Err(refusal.status()),
+        }
+    }
+
+    /// The grant that somebody at `source` would get now by the sequence of `door`. Only an address
+    /// that a client could be granted too: a forged sequence must not open anything for the gateway
+    /// itself or for a mapped form.
+    ///
+    /// # Errors
+    /// The reason why it would get none.
+    pub fn foresee_door(
+        &self, now: Now, door: &Door, source: IpAddr, grants: &Grants,
+    ) -> Result<ActiveGrant, Refusal> {
+        let name = door.service.ok_or(Refusal::UnknownService)?;
+        let service = self.services.get(&name).ok_or(Refusal::UnknownService)?;
         // Commands without a journal entry must not run. The configuration refuses such a door.
         if service.commands.is_some() {
-            return Err(Status::Denied);
+            return Err(Refusal::NotAllowed);
         }
         let canonical = Source::new(source);
-        if canonical.ip() != source || !self.grantable(canonical) {
-            return Err(Status::Address);
+        if canonical.ip() != source {
+            return Err(Refusal::Address(NeverGranted::NoPeer));
+        }
+        if let Some(why) = self.never_granted(canonical) {
+            return Err(Refusal::Address(why));
         }
         if has_no_target(service, source.is_ipv6()) {
-            return Err(Status::Denied);
+            return Err(Refusal::NoTarget);
         }
         let key = GrantKey {
             holder: Holder::door(&door.name),
@@ -255,26 +316,43 @@ impl Policy {
         };
         has_room(&key, service, u32::MAX, grants)?;
         let seconds = service.seconds.max(seconds_left(grants, &key, service, now));
-        Ok(DoorGrant::new(grant(key, service, now, seconds, AddressProof::Seen)))
+        Ok(grant(key, service, now, seconds, AddressProof::Seen))
     }
 
-    /// The address rule. Only an opening grants an address. A knock that names no known service is
-    /// refused later.
-    fn address_fits(&self, authentic: &Authentic, service: Option<&Service>) -> bool {
-        if authentic.request().kind != KnockKind::Open {
-            return true;
-        }
+    /// The reason why a client may not have a grant for this address, whoever it is. A knock that
+    /// names no known service is refused later.
+    fn address_refusal(&self, asked: &Asked, service: Option<&Service>) -> Option<Refusal> {
         let rule = service.map_or(&SourceRule::Bound, |service| &service.source);
-        let address = authentic.address();
-        rule.admits(address_proof(authentic), address, Span::HOST) && self.grantable(address)
+        if !rule.admits(asked.proof, asked.address, Span::HOST) {
+            return Some(Refusal::Source);
+        }
+        self.never_granted(asked.address).map(Refusal::Address)
     }
 
     /// True if one peer elsewhere can have this address.
     fn grantable(&self, source: Source) -> bool {
-        matches!(reach(source.ip()), AddressScope::Global | AddressScope::Private)
-            && !embeds_ipv4(source)
-            && !self.own.contains(&source)
-            && (!self.may_be_everybody(source) || self.is_listed(source))
+        self.never_granted(source).is_none()
+    }
+
+    /// The reason why nobody may have a grant for this address.
+    fn never_granted(&self, source: Source) -> Option<NeverGranted> {
+        if !matches!(reach(source.ip()), AddressScope::Global | AddressScope::Private) {
+            return Some(NeverGranted::NoPeer);
+        }
+        if embeds_ipv4(source) {
+            return Some(NeverGranted::Embedded);
+        }
+        if self.own.contains(&source) {
+            return Some(NeverGranted::Own);
+        }
+        // Something in front of this machine may replace everybody's address by this one: then a
+        // grant for it would open the port to everybody.
+        match () {
+            () if self.is_listed(source) => None,
+            () if self.shared.contains(&source) => Some(NeverGranted::Shared),
+            () if self.is_from_elsewhere(source) => Some(NeverGranted::Elsewhere),
+            () => None,
+        }
     }
 
     /// True if a grant for `span` of this address may go on. In a wider net [`Policy::span_for`]
@@ -297,12 +375,6 @@ impl Policy {
         if within.all(is_safe) && self.may_keep(net, span) { span } else { Span::HOST }
     }
 
-    /// True if something in front of this machine may replace everybody's address by this one: then
-    /// a grant for it would open the port to everybody.
-    fn may_be_everybody(&self, source: Source) -> bool {
-        self.shared.contains(&source) || self.is_from_elsewhere(source)
-    }
-
     /// True for a private address that is in none of our networks, at a machine with a public one:
     /// no private network leads here but that of a device in front.
     fn is_from_elsewhere(&self, source: Source) -> bool {
@@ -320,60 +392,70 @@ impl Policy {
     }
 
     fn admit(
-        &self, now: Now, client: &Client, most: impl Fn(&Service) -> u32, fresh: Fresh,
-        grants: &mut Grants,
+        &self, now: Now, latest: Wall, client: &Client, fresh: Fresh, grants: &mut Grants,
     ) -> Decision {
-        let request = *fresh.authentic.request();
-        if request.kind == KnockKind::Probe {
+        let kind = fresh.authentic.request().kind;
+        if kind == KnockKind::Probe {
             return reply(fresh, Status::Observed, None);
         }
-        let service = self.services.get(&request.service);
-        let Some(service) = service.filter(|service| client.services.contains(&service.name))
-        else {
-            return reply(fresh, Status::Denied, Some(Reject::Policy));
+        let asked = Asked::by(&fresh.authentic);
+        let refused =
+            |fresh, refusal: Refusal| reply(fresh, refusal.status(), Some(Reject::Policy));
+        let service = match self.allowed(client, asked.service) {
+            Ok(service) => service,
+            Err(refusal) => return refused(fresh, refusal),
         };
-        if request.kind == KnockKind::Close {
+        if kind == KnockKind::Close {
             return Decision::Close(close(fresh, grants));
         }
-        match self.grant(now, client, service, most(service), &fresh.authentic, grants) {
+        match self.grant(now, latest, client, service, &asked, grants) {
             Ok(grant) => {
                 // It counts from now on, until it is opened or given up.
                 grants.reserve(grant.key);
                 Decision::Admit(Admission::new(fresh, grant, port_entries(&service.ports)))
             }
-            Err(status) => reply(fresh, status, Some(Reject::Policy)),
+            Err(refusal) => refused(fresh, refusal),
         }
     }
 
+    /// The service of this name, if the client may open it.
+    fn allowed(&self, client: &Client, name: ServiceName) -> Result<&Service, Refusal> {
+        let service = self.services.get(&name).ok_or(Refusal::UnknownService)?;
+        if client.services.contains(&name) { Ok(service) } else { Err(Refusal::NotAllowed) }
+    }
+
     fn grant(
-        &self, now: Now, client: &Client, service: &Service, most: u32, authentic: &Authentic,
+        &self, now: Now, latest: Wall, client: &Client, service: &Service, asked: &Asked,
         grants: &Grants,
-    ) -> Result<ActiveGrant, Status> {
-        let request = authentic.request();
-        let v6 = authentic.address().ip().is_ipv6();
+    ) -> Result<ActiveGrant, Refusal> {
+        let v6 = asked.address.ip().is_ipv6();
         // A forward without a target would grant this machine's own port. Commands know of no
         // source port: they would open to the whole address.
-        let bound_to_port = request.source_port != 0;
-        if has_no_target(service, v6) || (service.commands.is_some() && bound_to_port) {
-            return Err(Status::Denied);
+        let bound_to_port = asked.source_port != 0;
+        if has_no_target(service, v6) {
+            return Err(Refusal::NoTarget);
+        }
+        if service.commands.is_some() && bound_to_port {
+            return Err(Refusal::PortOfCommands);
         }
         // A client that knows its source port knows its address too, and needs no wider net.
         let span = match bound_to_port {
             true => Span::HOST,
-            false => self.span_for(service, authentic.address()),
+            false => self.span_for(service, asked.address),
         };
         let key = GrantKey {
             holder: Holder::Client(client.id),
             service: service.name,
-            source: span.of(authentic.address()),
-            source_port: request.source_port,
+            source: span.of(asked.address),
+            source_port: asked.source_port,
             span,
         };
         has_room(&key, service, self.max_grants, grants)?;
-        let asked = if request.seconds == 0 { service.seconds } else { request.seconds };
+        let wanted = if asked.seconds == 0 { service.seconds } else { asked.seconds };
         let left = seconds_left(grants, &key, service, now);
-        let seconds = asked.max(left).min(most).max(1);
-        Ok(grant(key, service, now, seconds, address_proof(authentic)))
+        let most = max_seconds(latest, client, service);
+        let seconds = wanted.max(left).min(most).max(1);
+        Ok(grant(key, service, now, seconds, asked.proof))
     }
 }
 
@@ -382,13 +464,18 @@ impl Policy {
 /// left: so nobody can fill a service, nor can several together, and whoever has none finds room.
 fn has_room(
     key: &GrantKey, service: &Service, max_of_holder: u32, grants: &Grants,
-) -> Result<(), Status> {
+) -> Result<(), Refusal> {
     let beside = grants.beside(key);
     let free = service.max_grants.saturating_sub(beside.of_service);
     let own = beside.of_holder_at_service;
     let fair = own == 0 || (free > 1 && own < free.saturating_mul(SHARE));
-    let room = beside.of_holder < max_of_holder && free > 0 && fair;
-    if room { Ok(()) } else { Err(Status::Full) }
+    let full = match () {
+        () if beside.of_holder >= max_of_holder => Full::Holder,
+        () if free == 0 => Full::Service,
+        () if !fair => Full::Share,
+        () => return Ok(()),
+    };
+    Err(Refusal::Full(full))
 }
 
 fn reply(fresh: Fresh, status: Status, reject: Option<Reject>) -> Decision {

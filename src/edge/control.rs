@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -87,8 +88,34 @@ pub enum ControlRequest {
     },
     /// Whether a reload could switch to a configuration with these values.
     CanFollow(FixedSettings),
+    /// What a knock would get now; nothing changes.
+    Explain(Question),
     /// Accept that used-knock marks were lost or that the clock was ahead: trust timestamps again.
     Reinitialise,
+}
+
+/// A knock that nobody has sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    pub asker: Asker,
+    /// A door has its own.
+    pub service: Option<String>,
+    /// Where it comes from.
+    pub from: IpAddr,
+    /// The address that it names, if that is another one.
+    pub named: Option<IpAddr>,
+    /// 0: the service's own time.
+    pub seconds: u32,
+}
+
+/// Whose knock it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asker {
+    /// By its id.
+    Client([u8; 16]),
+    Door(String),
 }
 
 /// What cannot change, or not in every way, while a gateway runs.

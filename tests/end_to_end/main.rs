@@ -15,6 +15,7 @@ mod crowd;
 mod cut;
 mod doctor;
 mod every_day;
+mod explain;
 mod fallback;
 mod faults;
 mod firewall;

@@ -1,5 +1,6 @@
 //! The command line of `toctocd`, the gateway.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -86,6 +87,11 @@ pub enum ToctocdCommand {
         #[arg(long)]
         print: bool,
     },
+    /// Say whether somebody would get a service now, and if not, why. Nothing is sent or changed.
+    ///
+    /// The running gateway's own policy decides; without one, the files do. It also follows the
+    /// packets through this machine's own firewall. Exit code 1: no.
+    Explain(Explain),
     /// Invite somebody: prints one line, with which `toctoc join` enrols a key by a knock.
     Invite(Invite),
     /// Enrol, list and revoke clients.
@@ -178,6 +184,33 @@ pub enum GuardCommand {
     Status,
     /// Print the guard without its grants, for a file that nftables.conf includes after its flush.
     Print,
+}
+
+/// `toctocd explain`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctocd explain alice ssh --from 203.0.113.7
+  toctocd explain --door web --from 203.0.113.7")]
+pub struct Explain {
+    /// The client's name.
+    #[arg(value_name = "CLIENT", required_unless_present = "door")]
+    pub client: Option<String>,
+    /// The service that it asks for.
+    #[arg(value_name = "SERVICE", required_unless_present = "door", value_parser = service_name)]
+    pub service: Option<ServiceName>,
+    /// Ask about this classic door in place of a client.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["client", "service"])]
+    pub door: Option<String>,
+    /// The address that the knock comes from.
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: IpAddr,
+    /// The address that the knock names, as by `toctoc open --source`, if it is another one.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "door")]
+    pub source: Option<IpAddr>,
+    /// How long it asks for: 90s, 5m, 1h. Default: the service's own time.
+    #[arg(long, value_name = "TIME", value_parser = grant_seconds, conflicts_with = "door")]
+    pub seconds: Option<u32>,
 }
 
 /// `toctocd export`.

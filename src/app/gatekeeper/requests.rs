@@ -74,6 +74,10 @@ impl Gatekeeper {
                 Ok(()) => self.out.push(Output::Reply(session, said_response("yes"))),
                 Err(fault) => self.out.push(Output::Reply(session, fault.into())),
             },
+            ControlRequest::Explain(question) => match self.foresee(now, question) {
+                Ok(foreseen) => self.reply_value(session, serde_json::to_value(foreseen)),
+                Err(fault) => self.reply_fault(session, fault),
+            },
             ControlRequest::Reinitialise => match self.reinitialise(now) {
                 Ok(said) => {
                     self.out.log(EventKind::Admin, said.clone());

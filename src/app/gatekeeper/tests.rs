@@ -9,6 +9,7 @@ mod closing;
 mod commands;
 mod crowd;
 mod doors;
+mod foreseeing;
 mod guard;
 mod hanging;
 mod joining;

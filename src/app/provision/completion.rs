@@ -15,6 +15,10 @@ pub fn known_names(line: &CommandLine<'_>, id: &str, _typed: &str) -> Vec<String
     match (line.command(), id) {
         ("revoke", "name") => clients(config, |_| true),
         ("forgive", "name") => clients(config, |standing| matches!(standing, Standing::Joined(..))),
+        ("explain", "client") => {
+            clients(config, |standing| matches!(standing, Standing::Joined(..)))
+        }
+        ("explain", "service") => services(config),
         // Not the fingerprint: whoever approves compares it with what they were told.
         ("approve", "name") => joined::waiting(&load::reach(config).settings),
         ("close", "grant") => close::open_grants(&load::reach(config).settings),

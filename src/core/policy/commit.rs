@@ -46,6 +46,11 @@ pub struct Admission {
 }
 
 impl Admission {
+    #[cfg(test)]
+    pub(super) fn grant(&self) -> &ActiveGrant {
+        &self.grant
+    }
+
     pub(super) fn new(fresh: Fresh, grant: ActiveGrant, ports: Ports) -> Admission {
         let reply = Reply { ports, ..Reply::new(&fresh.authentic, Status::Granted, None) };
         let mut records = fresh.records;

@@ -37,6 +37,8 @@ struct Gate {
     replay: Replay,
     grants: Grants,
     packets: u64,
+    /// What policy foresaw of the last knock that asks for a grant.
+    foreseen: Option<Result<ActiveGrant, Refusal>>,
 }
 
 impl Gate {
@@ -51,7 +53,7 @@ impl Gate {
         let mut policy = Policy::new(vec![service], vec![client], max_grants, own);
         let private = ["10.0.0.0/8", "192.168.0.0/16", "100.64.0.0/10"];
         policy.set_private(private.into_iter().filter_map(Prefix::parse).collect());
-        Self { policy, replay, grants: Grants::default(), packets: 0 }
+        Self { policy, replay, grants: Grants::default(), packets: 0, foreseen: None }
     }
 
     fn plain() -> Self {
@@ -66,12 +68,17 @@ impl Gate {
         let mut entropy = [1; 16];
         entropy[..8].copy_from_slice(&self.packets.to_be_bytes());
         let authentic = Authentic::for_test(CLIENT, request, source, 40_000);
+        self.foreseen = (request.kind == KnockKind::Open).then(|| {
+            let (latest, asked) = (self.replay.latest(START), Asked::by(&authentic));
+            self.policy.foresee(START, latest, CLIENT, &asked, &self.grants)
+        });
         self.policy.decide(START, authentic, &mut self.replay, &mut self.grants, entropy)
     }
 
     /// The status that the sender is told, with what is in the firewall by then; `None` is silence.
     fn knock_from(&mut self, source: &str, change: impl FnOnce(&mut Request)) -> Option<Status> {
         let decision = self.decide(change, Source::new(source.parse().unwrap()));
+        self.must_have_foreseen(&decision);
         let mut done = commit(vec![decision], |_| Ok(())).unwrap();
         Some(match done.pop()? {
             Committed::Open(grant) => self.grants.open(START, grant).1.status,
@@ -82,6 +89,20 @@ impl Gate {
             Committed::Tell(answer) => answer.status,
             Committed::Join(_) => panic!("nobody is invited"),
         })
+    }
+
+    /// A decision is the one that was foreseen, unless time or a mark refused it.
+    fn must_have_foreseen(&self, decision: &Decision) {
+        let Some(foreseen) = &self.foreseen else { return };
+        match decision {
+            Decision::Admit(admission) => assert_eq!(foreseen.as_ref(), Ok(admission.grant())),
+            Decision::Refuse(_) => {}
+            Decision::Tell(reply) => match reply.reply.status {
+                Status::Clock | Status::Challenge => {}
+                status => assert_eq!(foreseen.map_err(Refusal::status), Err(status)),
+            },
+            _ => panic!("a knock for a grant"),
+        }
     }
 
     fn knock(&mut self, change: impl FnOnce(&mut Request)) -> Option<Status> {

@@ -43,11 +43,21 @@ pub enum TraceEffect {
     Drop,
 }
 
+/// What one chain in a hook certainly does.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceStep {
+    pub hook: String,
+    pub place: RulePlace,
+    pub effect: TraceEffect,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// The place that certainly drops the packet.
     pub dropped: Option<RulePlace>,
     pub possible: Vec<(TraceEffect, RulePlace)>,
+    /// One for each chain in the hook, until one drops it.
+    pub steps: Vec<TraceStep>,
 }
 
 /// Traces `packet` through all chains of `hook` except those of the table `ours`.
@@ -56,20 +66,24 @@ pub fn trace_packet(
 ) -> Trace {
     let mut tracer = Tracer { snapshot, packet, possible: Vec::new() };
     let mut dropped = None;
+    let mut steps = Vec::new();
     for chain in &snapshot.chains {
         if !chain.is_hooked(hook) || !chain.sees(packet.v6) || chain.is_of(ours) {
             continue;
         }
-        dropped = match tracer.chain(chain, 0) {
-            ChainExit::Decided(TraceEffect::Drop, place) => Some(place),
-            ChainExit::End if chain.drops => Some(chain.place(None)),
-            ChainExit::Decided(TraceEffect::Accept, _) | ChainExit::End => None,
+        let (effect, place) = match tracer.chain(chain, 0) {
+            ChainExit::Decided(effect, place) => (effect, place),
+            ChainExit::End if chain.drops => (TraceEffect::Drop, chain.place(None)),
+            ChainExit::End => (TraceEffect::Accept, chain.place(None)),
         };
-        if dropped.is_some() {
+        let is_dropped = effect == TraceEffect::Drop;
+        steps.push(TraceStep { hook: hook.to_owned(), place: place.clone(), effect });
+        if is_dropped {
+            dropped = Some(place);
             break;
         }
     }
-    Trace { dropped, possible: tracer.possible }
+    Trace { dropped, possible: tracer.possible, steps }
 }
 
 struct Tracer<'a> {

@@ -1,0 +1,197 @@
+//! `toctocd explain`: what a knock would get now, and why: policy, time, limits, the guard, and this
+//! machine's own firewall. Nothing changes.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::args::toctocd::Explain;
+use super::finding::Finding;
+use super::foreseen::{Foreseen, ForeseenGrant, ForeseenRefusal, Limit, Obstacle};
+use super::load::Reach;
+use super::output::{CommandOutput, FAILED, count};
+use super::own_firewall::{self, PortPath};
+use super::{admin, gatekeeper, load};
+use crate::config::Settings;
+use crate::core::service::Client;
+use crate::core::types::{ClientId, Fault, FaultKind};
+use crate::edge::control::{Asker, Question};
+
+/// The whole answer.
+struct Explanation {
+    foreseen: Foreseen,
+    from: IpAddr,
+    named: IpAddr,
+    paths: Vec<PortPath>,
+    receipt: Option<Finding>,
+}
+
+/// Asks the running gateway; without one, the same code decides by the files.
+///
+/// # Errors
+/// The client, service or door is unknown, or the files cannot be read.
+pub fn run(config: &Path, args: &Explain) -> Result<CommandOutput, Fault> {
+    let reach = load::reach(config);
+    let question = question(config, &reach, args)?;
+    let is_running = admin::is_running(&reach.settings.gateway.control_socket);
+    let foreseen = match is_running {
+        true => admin::ask_foreseen(&reach.settings, &question)?,
+        false => gatekeeper::foresee_without_gateway(config, &question)?,
+    };
+    let settings = &reach.settings;
+    let named = question.named.unwrap_or(question.from);
+    let firewall = own_firewall::paths(settings, &foreseen.service, named);
+    let (paths, receipt) = firewall.unwrap_or_default();
+    let explanation = Explanation { foreseen, from: question.from, named, paths, receipt };
+    let code = if explanation.opens() { 0 } else { FAILED };
+    let mut value = serde_json::json!(explanation.foreseen);
+    value["opens"] = explanation.opens().into();
+    value["from"] = question.from.to_string().into();
+    value["firewall"] = explanation.paths.iter().map(PortPath::json).collect();
+    let output =
+        CommandOutput { code, value: Some(value), ..CommandOutput::out(explanation.text()) };
+    reach.note(Ok(output))
+}
+
+/// The question, with the client's id in place of its name.
+fn question(config: &Path, reach: &Reach, args: &Explain) -> Result<Question, Fault> {
+    let from = args.from.to_canonical();
+    let named = args.source.map(|ip| ip.to_canonical());
+    let asker = match (&args.door, &args.client) {
+        (Some(door), _) => Asker::Door(door.clone()),
+        (None, Some(name)) => Asker::Client(client_id(config, &reach.settings, name)?.0),
+        (None, None) => {
+            return Err(Fault::new("neither a client nor a door", "toctocd explain --help"));
+        }
+    };
+    let service = args.service.map(|service| service.to_string());
+    let seconds = args.seconds.unwrap_or(0);
+    Ok(Question { asker, service, from, named, seconds })
+}
+
+/// The client of this name, also if it has expired: as the files say, or if they cannot be read, the
+/// running gateway.
+fn client_id(config: &Path, settings: &Settings, name: &str) -> Result<ClientId, Fault> {
+    let is_running = admin::is_running(&settings.gateway.control_socket);
+    let ask = || if is_running { admin::find_client(settings, name) } else { Ok(None) };
+    let clients = match load::clients(settings) {
+        Ok(clients) => clients,
+        Err(fault) => return ask()?.ok_or(fault),
+    };
+    let of_name: Vec<&Client> = clients.iter().filter(|client| client.name == name).collect();
+    // Whoever joined by an invitation that is not over stands there twice.
+    if let Some(client) = of_name.iter().find(|client| client.invited_until.is_none()) {
+        return Ok(client.id);
+    }
+    if !of_name.is_empty() {
+        return Err(Fault::new(
+            format!("`{name}` is invited and has not joined: there is no key yet"),
+            "whoever has the line types: toctoc join; `toctocd client list` shows a key that waits",
+        )
+        .of(FaultKind::Name));
+    }
+    let list = format!("`toctocd -c {} client list` shows who is enrolled", config.display());
+    let unknown = Fault::new(format!("nobody is called `{name}`"), list).of(FaultKind::Name);
+    ask()?.ok_or(unknown)
+}
+
+impl Explanation {
+    /// True if a knock now would let somebody in.
+    fn opens(&self) -> bool {
+        self.foreseen.grant.is_some()
+            && self.foreseen.obstacles.is_empty()
+            && !self.paths.iter().any(|path| path.is_dropped)
+    }
+
+    fn text(&self) -> String {
+        let Foreseen { holder, service, grant, refusal, .. } = &self.foreseen;
+        let mut text = match (grant, refusal) {
+            (Some(grant), _) if self.opens() => {
+                format!("yes: {holder} gets {service} from {} for {} s\n", self.from, grant.seconds)
+            }
+            _ => format!("no: {holder} does not get {service} from {}\n", self.from),
+        };
+        if let Some(ForeseenRefusal { why, remedy, .. }) = refusal {
+            text += &row("policy", &format!("refused: {why}; {remedy}"));
+        }
+        if let Some(grant) = grant {
+            text += &row("policy", &self.grant_text(grant));
+        }
+        for Limit { of, grants, most } in &self.foreseen.limits {
+            let live = count(usize::try_from(*grants).unwrap_or(usize::MAX), "grant");
+            text += &row("limit", &format!("{of} has {live} of at most {most}"));
+        }
+        text += &row("time", &self.time_text());
+        for Obstacle { what, remedy, .. } in &self.foreseen.obstacles {
+            text += &row("stops it", &format!("{what}; {remedy}"));
+        }
+        for path in &self.paths {
+            text += &row("firewall", &path.text());
+        }
+        if let Some(receipt) = &self.receipt {
+            text += &row("receipt", &receipt.text);
+        }
+        text + &row("is told", &self.told())
+    }
+
+    fn grant_text(&self, grant: &ForeseenGrant) -> String {
+        let ports = match grant.ports.is_empty() {
+            true => "by commands".to_owned(),
+            false => grant.ports.join(" "),
+        };
+        let how = if grant.form == "once" { ", for one connection" } else { "" };
+        let named = match self.named == self.from {
+            true => String::new(),
+            false => format!(", which the knock names; it comes from {}", self.from),
+        };
+        format!("granted: {} reaches {ports} for {} s{how}{named}", grant.address, grant.seconds)
+    }
+
+    fn time_text(&self) -> String {
+        let [age, ahead] = self.foreseen.window;
+        match self.foreseen.clock.as_str() {
+            "sure" => format!(
+                "the gateway's clock is sure; a knock that is more than {age} s old or {ahead} s ahead \
+                 costs a challenge"
+            ),
+            why => format!("every knock costs a challenge, so one more packet each way: {why}"),
+        }
+    }
+
+    /// What the client hears.
+    fn told(&self) -> String {
+        let refused = self.foreseen.refusal.iter().map(|refusal| refusal.status.as_str());
+        let stopped = self.foreseen.obstacles.iter().map(|obstacle| obstacle.status.as_str());
+        // Who stops it first, answers. A receipt that the own firewall drops is another matter.
+        let status = stopped.chain(refused).next().unwrap_or("granted");
+        let of_door = self.foreseen.holder.starts_with("door ");
+        match status {
+            _ if of_door => "nothing: a classic door never answers".to_owned(),
+            "none" => "nothing; `toctoc open` ends with 3, no answer".to_owned(),
+            "granted" => "status granted; `toctoc open` ends with 0".to_owned(),
+            "address" => {
+                "status address; `toctoc open` says that this address is not granted, which one the \
+                 gateway saw, and ends with 1"
+                    .to_owned()
+            }
+            "denied" => format!(
+                "status denied; `toctoc open` says that the gateway does not let this key open {}, and \
+                 ends with 1",
+                self.foreseen.service
+            ),
+            "full" => "status full; `toctoc open` says that the limit of grants is reached, and ends \
+                       with 1"
+                .to_owned(),
+            status => format!(
+                "status {status}; `toctoc open` says that the gateway could not open {}, and ends with 1",
+                self.foreseen.service
+            ),
+        }
+    }
+}
+
+fn row(title: &str, text: &str) -> String {
+    format!("  {title:10}  {text}\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! `toctocd explain` beside what a real knock and a real connection get.
+
+use std::net::IpAddr;
+
+use toctoc::core::knock::Status;
+
+use crate::harness::gate::{Gate, SSH};
+use crate::harness::{LONG, SHORT};
+
+/// Exit code and output of `toctocd explain anna SERVICE --from FROM`.
+fn explain(gate: &Gate, who: &str, service: &str, from: IpAddr) -> (Option<i32>, String) {
+    let from = from.to_string();
+    let output = gate.toctocd(&["explain", who, service, "--from", &from]);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn what_is_explained_is_what_a_real_knock_and_a_real_connection_get() {
+    let mut gate = Gate::new(|config| config);
+    let anna = gate.enrol("anna", "ssh");
+    let from = gate.net.client.ips();
+    // The files decide as long as no gateway runs, and say that nobody hears a knock.
+    let (code, said) = explain(&gate, "anna", "ssh", from[0]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("policy      granted: 10.90.0.2 reaches 22/tcp for 30 s"), "{said}");
+    assert!(said.contains("no gateway is running") && said.contains("ends with 3"), "{said}");
+    gate.start();
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    for (family, from) in from.into_iter().enumerate() {
+        let (code, said) = explain(&gate, "anna", "ssh", from);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.starts_with(&format!("yes: anna gets ssh from {from} for 30 s\n")), "{said}");
+        assert!(gate.nothing_is_open(), "asking opens nothing");
+        anna.must_open(&gate.net.client, "ssh", family);
+        assert!(gate.net.client.tcp_reaches(gate.port(family, SSH), LONG));
+        gate.toctoc_as("anna", &format!("close anna ssh -{}", [4, 6][family]));
+    }
+    let (code, said) = explain(&gate, "anna", "rdp", from[0]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("does not name rdp in `services`; add rdp to"), "{said}");
+    assert!(said.contains("is told     status denied"), "{said}");
+    let receipt = anna.open(&gate.net.client, "rdp", 0).expect("a receipt");
+    assert_eq!(receipt.status, Status::Denied);
+    let (code, said) = explain(&gate, "anna", "ssh", gate.net.gateway_ips()[0]);
+    assert!(code == Some(1) && said.contains("is this machine's own"), "{said}");
+    // Policy grants it, and the own firewall drops this address alone.
+    gate.net.gateway.sh("iptables -A INPUT -s 10.90.0.2 -j DROP");
+    let (code, said) = explain(&gate, "anna", "ssh", from[0]);
+    assert_eq!(code, Some(1));
+    let rule = "by rule 1 of iptables chain INPUT (`-A INPUT -s 10.90.0.2/32 -j DROP`)";
+    assert!(said.contains("policy      granted") && said.contains(rule), "{said}");
+    anna.must_open(&gate.net.client, "ssh", 0);
+    assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT), "the rule drops it");
+    let (code, said) = explain(&gate, "anna", "ssh", "10.90.0.3".parse().expect("an address"));
+    assert_eq!(code, Some(0), "the rule is not about that address: {said}");
+    assert!(said.contains("input: the policy of iptables chain INPUT accepts it"), "{said}");
+    assert!(said.contains("limit       ssh has 1 grant of at most"), "{said}");
+    assert_eq!(explain(&gate, "berta", "ssh", from[0]).0, Some(5), "nobody is called so");
+}
