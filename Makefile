@@ -70,7 +70,7 @@ systemd:
 mutants:
 	tools/mutants
 
-.PHONY: windows window window-test
+.PHONY: windows window window-test story
 ## toctoc.exe and toctoc-window.exe in a zip, with manifests for winget and scoop: target/windows. Some ten minutes.
 windows:
 	tools/setup only windows
@@ -86,6 +86,12 @@ window-test: window windows
 	cargo test --locked --manifest-path window/Cargo.toml
 	cargo build --locked
 	tools/in-namespaces tools/window-test
+
+## The whole story by packages alone: a Debian server by the .deb, a Windows client by the .exe under Wine; as root. A minute
+## after the builds.
+story: deb windows
+	tools/setup only window trees
+	tools/story
 
 ## The programs' manual pages, of the definitions in src/app/args.
 man:
