@@ -23,6 +23,7 @@ use toctoc::keys::identity::{Identity, KeyFile};
 use toctoc::keys::profile::Profile;
 
 use super::process::{children, command_line_contains};
+use super::schema;
 use super::steps::Steps;
 use super::{Host, LONG, Net, Running, SHORT, Space, eventually};
 
@@ -59,6 +60,15 @@ pub struct Knocker {
 pub struct Sealed {
     pub bytes: Vec<u8>,
     pub awaiting: AwaitingReceipt,
+}
+
+/// Holds the answer of a command with `--json` against its schema.
+fn check_json(program: &str, words: &[&str], output: &Output) {
+    let is_asked = words.iter().take_while(|word| **word != "--").any(|word| *word == "--json");
+    // A program that was killed has answered nothing.
+    if is_asked && output.status.code().is_some() {
+        schema::check(program, words, &String::from_utf8_lossy(&output.stdout));
+    }
 }
 
 impl Gate {
@@ -209,7 +219,9 @@ impl Gate {
     /// Runs `toctocd ... -c CONFIG` in the gateway.
     pub fn toctocd(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
-        self.net.gateway.run(command.args(arguments).arg("-c").arg(self.config()))
+        let output = self.net.gateway.run(command.args(arguments).arg("-c").arg(self.config()));
+        check_json("toctocd", arguments, &output);
+        output
     }
 
     /// Runs `toctocd check`, which must succeed, and returns its output.
@@ -252,9 +264,11 @@ impl Gate {
     /// Runs `toctoc` in any namespace, for example behind a NAT.
     pub fn toctoc_in(&self, space: &Space, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toctoc"));
-        space.run(
+        let output = space.run(
             command.args(arguments).env("XDG_CONFIG_HOME", self.path("home")).stdin(Stdio::null()),
-        )
+        );
+        check_json("toctoc", arguments, &output);
+        output
     }
 
     /// Runs `toctocd status` and returns its output.

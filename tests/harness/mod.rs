@@ -13,6 +13,7 @@ pub mod gate;
 pub mod guarded;
 pub mod process;
 pub mod raw;
+pub(crate) mod schema;
 pub mod ssh;
 pub(crate) mod ssh_keys;
 pub mod steps;

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::schema;
+
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINH5PeLDmbvvLZw8PEYRtbFFyLldbnPkCPAkIMDtUKAy me";
 
@@ -661,6 +663,7 @@ fn with_json_every_answer_and_every_fault_of_every_command_is_json() {
     let gateway = Gateway::new();
     let json = |words: &[&str]| -> (i32, serde_json::Value) {
         let run = gateway.with_config(&[words, &["--json"]].concat());
+        schema::check("toctocd", words, &run.out);
         let value = serde_json::from_str(&run.out);
         (run.code, value.unwrap_or_else(|error| panic!("{words:?}: {error}: {}", run.out)))
     };

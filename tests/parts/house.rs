@@ -2,6 +2,9 @@
 //! crates, what core never does, the header of every file, dependencies, and that the tests which
 //! documents name exist.
 
+#[cfg(target_os = "linux")]
+mod json;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,6 +16,8 @@ mod house;
 mod man;
 mod noise_oracle;
 mod openssh;
+#[path = "../harness/schema.rs"]
+mod schema;
 #[path = "../harness/ssh_keys.rs"]
 mod ssh_keys;
 #[cfg(target_os = "linux")]
