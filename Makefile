@@ -70,6 +70,11 @@ systemd:
 mutants:
 	tools/mutants
 
+.PHONY: metrics-test
+## The alert rules, the dashboard and a gateway's numbers, checked by promtool; as root. A minute after the build.
+metrics-test: setup
+	tools/metrics-test
+
 .PHONY: windows window window-test story
 ## toctoc.exe and toctoc-window.exe in a zip, with manifests for winget and scoop: target/windows. Some ten minutes.
 windows:
@@ -198,9 +203,10 @@ install-lines:
 	tools/setup only static-test container-test rpm
 	tools/install-lines
 
-## What packages have besides: a commented configuration that is never read, rotation of logs, knockd's units.
+## What packages have besides: a commented configuration that is never read, rotation of logs, alert rules, knockd's units.
 install-package: install install-knockd
 	install -D -m 644 src/config/toctocd.toml $(DESTDIR)/etc/toctoc/toctocd.toml.example
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/toctoc/monitoring packaging/monitoring/*
 	install -D -m 644 packaging/logrotate/toctoc $(DESTDIR)/etc/logrotate.d/toctoc
 	install -D -m 644 packaging/logrotate/toctoc-knockd $(DESTDIR)/etc/logrotate.d/toctoc-knockd
 	install -D -m 644 packaging/systemd/toctoc-knockd.conf $(DESTDIR)$(UNITDIR)/knockd.service.d/toctoc.conf

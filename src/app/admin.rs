@@ -15,6 +15,7 @@ use super::{joined, own_firewall, printed_guard};
 use crate::config::Settings;
 use crate::core::types::{ClientId, Fault};
 use crate::edge::control::{ControlRequest, FixedSettings, Question, ask};
+use crate::edge::log::EventRecord;
 use crate::edge::state::State;
 
 mod packets;
@@ -32,6 +33,8 @@ pub struct GatewayStatus {
     pub version: String,
     pub pid: u32,
     pub since: String,
+    /// The same in seconds since the epoch.
+    pub started: u64,
     pub knock_port: u16,
     pub interfaces: Vec<String>,
     /// True if our guard is in the kernel as we loaded it.
@@ -165,6 +168,53 @@ pub struct CloseDone {
     pub is_cut: bool,
     /// False if the end of the grants could not be written down.
     pub is_stored: bool,
+}
+
+/// The answer to `events`: a page of the last ones.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct EventPage {
+    /// The gateway's process.
+    pub pid: u32,
+    /// The number of all events of each kind, since the gateway started.
+    pub counts: Vec<(String, u64)>,
+    /// How many between the asked number and the first event are not kept any more.
+    pub lost: u64,
+    pub events: Vec<NumberedEvent>,
+    /// The number to ask for the next page; `None` after the last.
+    pub next: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct NumberedEvent {
+    /// Counted from 1 by each process.
+    pub number: u64,
+    #[serde(flatten)]
+    pub event: EventRecord,
+}
+
+/// Asks the running gateway for the events that it keeps, after the one with this number.
+pub fn ask_events(settings: &Settings, mut after: u64) -> Result<EventPage, Fault> {
+    let ask = |after| decode(request(settings, &ControlRequest::Events { after })?);
+    let mut all: EventPage = ask(after)?;
+    while let Some(next) = all.next.take() {
+        after = next;
+        let page: EventPage = ask(after)?;
+        all.events.extend(page.events);
+        all.next = page.next;
+    }
+    Ok(all)
+}
+
+/// Asks the running gateway how many events there were of each kind.
+pub fn ask_event_counts(settings: &Settings) -> Result<Vec<(String, u64)>, Fault> {
+    let after = u64::MAX;
+    let page: EventPage = decode(request(settings, &ControlRequest::Events { after })?)?;
+    Ok(page.counts)
+}
+
+/// Asks the running gateway for its overview.
+pub fn ask_overview(settings: &Settings) -> Result<GatewayOverview, Fault> {
+    decode(request(settings, &ControlRequest::Overview)?)
 }
 
 /// Asks the running gateway for its status.

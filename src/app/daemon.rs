@@ -11,10 +11,12 @@ use super::args;
 use super::args::toctocd::{ClientCommand, GuardCommand, Init, ToctocdArgs, ToctocdCommand};
 use super::gatekeeper::RunFault;
 use super::load::Reach;
+use super::metrics::MetricsForm;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::waiting::Waiting;
 use super::{
-    admin, check, close, compat, complete, explain, gatekeeper, guard, listener, load, provision,
+    admin, check, close, compat, complete, event_log, explain, gatekeeper, guard, listener, load,
+    metrics, provision,
 };
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
@@ -60,6 +62,7 @@ fn take_name() {
 
 fn run(args: &ToctocdArgs) -> u8 {
     let config = &args.config;
+    let as_json = args.json;
     // Most commands change nothing before they fail.
     let mut code = WRONG;
     let waiting = waits_for(&args.command).map(|words| Waiting::begin(words.to_owned()));
@@ -120,6 +123,18 @@ fn run(args: &ToctocdArgs) -> u8 {
             code = FAILED;
             ask(config, |reach| close::close(reach, args))
         }
+        ToctocdCommand::Log(args) => {
+            code = FAILED;
+            ask(config, |reach| event_log::log(reach, args, as_json))
+        }
+        ToctocdCommand::Metrics { prometheus } => {
+            code = FAILED;
+            let form = match prometheus {
+                true => MetricsForm::Prometheus,
+                false => MetricsForm::OpenMetrics,
+            };
+            ask(config, |reach| metrics::metrics(reach, form))
+        }
         ToctocdCommand::Reload => {
             code = FAILED;
             ask(config, |reach| admin::command(&reach.settings, &ControlRequest::Reload))
@@ -171,7 +186,7 @@ fn ask(
 fn waits_for(command: &ToctocdCommand) -> Option<&'static str> {
     match command {
         ToctocdCommand::Run { background: Some(_), .. } => Some("waiting for the gateway to start"),
-        ToctocdCommand::Run { .. } | ToctocdCommand::Init(_) => None,
+        ToctocdCommand::Run { .. } | ToctocdCommand::Init(_) | ToctocdCommand::Log(_) => None,
         ToctocdCommand::Guard(GuardCommand::On { .. }) => None,
         ToctocdCommand::Check { .. }
         | ToctocdCommand::Convert { .. }

@@ -36,6 +36,7 @@ mod reload;
 mod requests;
 mod review;
 mod rights;
+mod ring;
 mod serve;
 mod start;
 mod tasks;
@@ -109,7 +110,7 @@ struct Gatekeeper {
 impl Gatekeeper {
     /// Handles one event at the moment `now`.
     fn handle(&mut self, now: Now, event: Event) {
-        self.out.begin(now.boot);
+        self.out.begin(now);
         self.follow_clock(now);
         match event {
             Event::Terminate => self.terminate(now),
@@ -272,7 +273,7 @@ impl Gatekeeper {
 
     /// Logs the state of the gateway and reports ready to the service manager.
     fn announce(&mut self, now: Now) {
-        self.out.begin(now.boot);
+        self.out.begin(now);
         self.record_time(now, 60);
         self.journal.maintain(now, &mut self.tasks, &mut self.out);
         if let Some(damage) = self.journal.damage() {

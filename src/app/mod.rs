@@ -13,6 +13,8 @@ pub mod complete;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod daemon;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod event_log;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod explain;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 mod finding;
@@ -35,6 +37,8 @@ mod listener_process;
 mod listener_user;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod load;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod metrics;
 pub mod output;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 mod own_firewall;

@@ -98,6 +98,10 @@ fn uses(settings: &Settings) -> Vec<ProgramUse> {
             add(&mut uses, &owner, key, programs_of(argv), argv);
         }
     }
+    for hook in &settings.hooks {
+        let owner = format!("hook {}", hook.name);
+        add(&mut uses, &owner, "run", programs_of(&hook.run), &hook.run);
+    }
     for door in &settings.doors {
         let owner = format!("door [{}] at {}", door.name, door.place);
         for (key, line) in [

@@ -1,8 +1,8 @@
 //! Every default of a gateway's configuration; none is defined anywhere else.
 
 use super::{
-    DisconnectPolicy, FirewallSettings, GatewaySettings, GrantKind, KnockSettings, Mode, Service,
-    Settings, SourceRule,
+    DisconnectPolicy, FirewallSettings, GatewaySettings, GrantKind, KnockSettings, LogForm,
+    LogSettings, LogTarget, MetricsSettings, Mode, Service, Settings, SourceRule,
 };
 use crate::core::prefix::Spans;
 use crate::core::service::ServicePorts;
@@ -25,6 +25,9 @@ pub fn settings() -> Settings {
         gateway: gateway(),
         knock: knock(),
         firewall: firewall(),
+        log: log(),
+        metrics: metrics(),
+        hooks: Vec::new(),
         include: None,
         services: Vec::new(),
         classic: None,
@@ -69,6 +72,14 @@ pub fn firewall() -> FirewallSettings {
         break_glass: Vec::new(),
         printed: "/etc/nftables.d/toctoc.nft".into(),
     }
+}
+
+pub fn log() -> LogSettings {
+    LogSettings { to: LogTarget::Stderr, form: LogForm::Text }
+}
+
+pub fn metrics() -> MetricsSettings {
+    MetricsSettings { listen: None, textfile: None, seconds: 15 }
 }
 
 /// Section `[service.NAME]` with nothing but its ports.

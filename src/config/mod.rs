@@ -1,12 +1,13 @@
 //! `Settings`: the one validated form of a gateway's configuration.
 //! See `native` (TOML) and `knockd` (knockd.conf) for reading it, `print` for writing it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 pub use crate::core::door::{Door, Step, TcpFlags};
+use crate::core::event::EventKind;
 use crate::core::prefix::Prefix;
 pub use crate::core::service::{
     Client, DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, ServicePorts,
@@ -30,6 +31,10 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     pub knock: KnockSettings,
     pub firewall: FirewallSettings,
+    pub log: LogSettings,
+    pub metrics: MetricsSettings,
+    /// Programs that run on events, in file order; names are unique.
+    pub hooks: Vec<Hook>,
     /// The directory whose files are part of these settings.
     pub include: Option<PathBuf>,
     /// The services, in file order; names are unique.
@@ -44,9 +49,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// True if a door or a service has commands.
+    /// True if a door or a service has commands, or if there are hooks.
     pub fn runs_commands(&self) -> bool {
-        self.services.iter().any(|service| service.commands.is_some())
+        !self.hooks.is_empty()
+            || self.services.iter().any(|service| service.commands.is_some())
             || self.doors.iter().any(|door| {
                 let commands = [
                     &door.start_command,
@@ -99,6 +105,57 @@ pub struct FirewallSettings {
     pub pending_mark: u32,
     pub break_glass: Vec<IpAddr>,
     pub printed: PathBuf,
+}
+
+/// Section `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    pub to: LogTarget,
+    pub form: LogForm,
+}
+
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard error; with the fields if that is the journal's.
+    Stderr,
+    Journal,
+    Syslog,
+    /// A file, with an absolute path.
+    File(PathBuf),
+}
+
+/// The form of a line in a stream or a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogForm {
+    Text,
+    Json,
+}
+
+/// Section `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Where scrapes are answered: on this machine only.
+    pub listen: Option<MetricsPlace>,
+    /// The file for node_exporter, and the seconds from one writing to the next.
+    pub textfile: Option<PathBuf>,
+    pub seconds: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsPlace {
+    /// A loopback address.
+    Tcp(SocketAddr),
+    Socket(PathBuf),
+}
+
+/// Section `[hook.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    pub name: String,
+    pub events: Vec<EventKind>,
+    /// The program, by an absolute path, and its arguments.
+    pub run: Vec<String>,
 }
 
 /// True if the kernel could have an interface of this name.

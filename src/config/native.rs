@@ -16,6 +16,11 @@ use crate::core::prefix::Prefix;
 use crate::core::types::Fault;
 use doors::doors;
 pub use doors::{OWN_SEQUENCE, flag_words};
+use hooks::hooks;
+use log::log;
+pub use log::{LOG_FORMS, target_word};
+use metrics::metrics;
+pub use metrics::place_word;
 pub use mistakes::MOST;
 pub use parts::{ConfigPart, PARTS};
 pub use places::places;
@@ -25,6 +30,9 @@ use services::{PREFIX, services};
 
 mod commands;
 mod doors;
+mod hooks;
+mod log;
+mod metrics;
 mod mistakes;
 mod parts;
 mod places;
@@ -67,6 +75,9 @@ fn read_once(
     let mut all_doors = vec![(file, raw.door)];
     let knock = knock(file, raw.knock)?;
     let firewall = firewall(file, raw.firewall)?;
+    let log = log(file, raw.log)?;
+    let metrics = metrics(file, raw.metrics)?;
+    let hooks = hooks(file, raw.hook)?;
     for part in &parts {
         let file = config_text(&part.label, &part.text);
         let RawPart { service, door } = parse_toml(file)?;
@@ -81,7 +92,19 @@ fn read_once(
         None => None,
     };
     let unused_options = Vec::new();
-    Ok(Settings { gateway, knock, firewall, include, services, classic, doors, unused_options })
+    Ok(Settings {
+        gateway,
+        knock,
+        firewall,
+        log,
+        metrics,
+        hooks,
+        include,
+        services,
+        classic,
+        doors,
+        unused_options,
+    })
 }
 
 fn parse_toml<T: DeserializeOwned>(file: SourceText<'_>) -> Result<T, Fault> {

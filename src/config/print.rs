@@ -4,8 +4,8 @@
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::native::{CUTS, FORMS, MODES, SOURCES, flag_words};
-use super::{Door, Mode, Service, Settings, SourceRule};
+use super::native::{CUTS, FORMS, LOG_FORMS, MODES, SOURCES, flag_words, place_word, target_word};
+use super::{Door, Hook, Mode, Service, Settings, SourceRule};
 use crate::core::prefix::Spans;
 
 /// The commented configuration: defaults, and one example of each kind of section. A blank line
@@ -14,6 +14,7 @@ pub const TEMPLATE: &str = include_str!("toctocd.toml");
 const SERVICE: &str = "service.ssh";
 const COMMAND_SERVICE: &str = "service.vpn";
 const DOOR: &str = "door.side";
+const HOOK: &str = "hook.mail";
 
 /// How much is written besides the keys that have a value.
 #[derive(Clone, Copy, PartialEq)]
@@ -65,6 +66,11 @@ fn write(settings: &Settings, extent: Extent) -> String {
                 }
             }
             COMMAND_SERVICE => {}
+            HOOK => {
+                for hook in &settings.hooks {
+                    sections.push(hook_section(hook, extent));
+                }
+            }
             // The sections of its files follow below.
             "" if settings.include.is_some() => continue,
             _ => sections.push(fill(template, name, &values(name, settings), extent)),
@@ -96,6 +102,22 @@ fn values(name: &str, settings: &Settings) -> Table {
             firewall.insert("mode".to_owned(), word(&MODES, &settings.firewall.mode));
             firewall
         }
+        "log" => Table::from_iter([
+            ("to".to_owned(), target_word(&settings.log.to).into()),
+            ("form".to_owned(), word(&LOG_FORMS, &settings.log.form)),
+        ]),
+        "metrics" => {
+            let metrics = &settings.metrics;
+            let mut table =
+                Table::from_iter([("seconds".to_owned(), i64::from(metrics.seconds).into())]);
+            if let Some(place) = &metrics.listen {
+                table.insert("listen".to_owned(), place_word(place).into());
+            }
+            if let Some(path) = &metrics.textfile {
+                table.insert("textfile".to_owned(), path.to_string_lossy().into_owned().into());
+            }
+            table
+        }
         "classic" => match &settings.classic {
             Some(file) => Table::from_iter([(
                 "knockd_conf".to_owned(),
@@ -109,6 +131,12 @@ fn values(name: &str, settings: &Settings) -> Table {
 
 fn table(section: &impl Serialize) -> Table {
     Table::try_from(section).expect("settings are UTF-8 text and numbers below 2^63")
+}
+
+fn hook_section(hook: &Hook, extent: Extent) -> String {
+    let kinds: Vec<&str> = hook.events.iter().map(|kind| kind.name()).collect();
+    let keys = vec![("events", kinds.into()), ("run", hook.run.clone().into())];
+    section(HOOK, &format!("hook.{}", Value::from(hook.name.as_str())), keys, extent)
 }
 
 fn service_section(service: &Service, default: Mode, extent: Extent) -> String {
@@ -274,6 +302,9 @@ mod tests {
             ("RawService", "service."),
             ("RawDoor", DOOR),
             ("RawClassic", "classic"),
+            ("RawLog", "log"),
+            ("RawMetrics", "metrics"),
+            ("RawHook", "hook."),
         ];
         let mut keys = Vec::new();
         for part in include_str!("native/raw.rs").split("pub(super) struct ").skip(1) {

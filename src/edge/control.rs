@@ -63,6 +63,11 @@ pub enum ControlRequest {
         #[serde(default)]
         cut: bool,
     },
+    /// A page of the last events, after the one with this number.
+    Events {
+        #[serde(default)]
+        after: u64,
+    },
     /// Read the configuration and the clients again.
     Reload,
     /// Load the guard if it is not loaded, with all live grants.
@@ -126,6 +131,9 @@ pub struct FixedSettings {
     pub table: String,
     /// True if a door or a service has commands: they need rights that are given up without any.
     pub has_commands: bool,
+    /// `listen`, `textfile` and `seconds` of `[metrics]`, as one text.
+    #[serde(default)]
+    pub metrics: String,
 }
 
 impl FixedSettings {
@@ -135,6 +143,7 @@ impl FixedSettings {
             control_socket: settings.gateway.control_socket.clone(),
             table: settings.firewall.table.clone(),
             has_commands: settings.runs_commands(),
+            metrics: format!("{:?}", settings.metrics),
         }
     }
 }

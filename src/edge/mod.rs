@@ -31,6 +31,8 @@ pub mod firewall;
 pub mod first_process;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod gatekeeper_pipe;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod hooks;
 pub mod interrupt;
 pub mod knock_packet;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
@@ -53,6 +55,8 @@ pub mod raw;
 pub mod routes;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod runner_pipe;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod scrapes;
 pub mod send;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod service_manager;

@@ -83,9 +83,7 @@ impl<T> AsFd for Worker<T> {
 }
 
 /// Starts a thread with all signals blocked: the poll loop handles them.
-pub(super) fn spawn(
-    name: &str, work: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let thread = Builder::new().name(name.to_owned()).spawn(work);
     before.thread_set_mask()?;

@@ -51,6 +51,7 @@ mod shared;
 mod silence;
 mod ssh_keys;
 mod three_commands;
+mod told;
 mod trial;
 mod trouble;
 mod units;

@@ -239,7 +239,7 @@ const LEAST: &str = "[service.x]\nports = [\"22/tcp\"]\n[door.x]\nsequence = [\"
 fn parsed_keys(section: &str) -> BTreeSet<String> {
     let header = match section {
         "" => String::new(),
-        "service" | "door" => format!("[{section}.x]\n"),
+        "service" | "door" | "hook" => format!("[{section}.x]\n"),
         _ => format!("[{section}]\n"),
     };
     let fault = native::parse("t.toml", &format!("{header}zzzzzzzzzzzz = 1\n")).unwrap_err();

@@ -92,6 +92,7 @@ pub(in crate::app) fn sound() -> GatewayStatus {
         version: "0.1.0".into(),
         pid: 17,
         since: "2026-11-28 12:00:00".into(),
+        started: 1_800_000_000,
         knock_port: 62201,
         interfaces: vec!["eth0".into(), "wg0".into()],
         guard: true,

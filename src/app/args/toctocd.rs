@@ -11,6 +11,9 @@ use super::{
 };
 use crate::config::{Service, defaults};
 use crate::core::types::{Fingerprint, ServiceName};
+pub use log::LogArgs;
+
+mod log;
 
 /// Hides network services until an authorized client knocks.
 ///
@@ -110,6 +113,17 @@ pub enum ToctocdCommand {
     },
     /// End grants before their time: one, or all of a client, of a service, for an address.
     Close(Close),
+    /// Find events in the log: by client, service, kind, time, or the id that a client was told.
+    ///
+    /// Reads the journal, the file with those that logrotate put aside, or what the running gateway
+    /// keeps of its last 512 events; it says which.
+    Log(LogArgs),
+    /// Print what the gateway counts, as OpenMetrics.
+    Metrics {
+        /// Print the older text of Prometheus, as node_exporter's textfiles have it.
+        #[arg(long)]
+        prometheus: bool,
+    },
     /// Make the running gateway read its configuration again; a bad one changes nothing.
     Reload,
     /// Accept that the state was lost or damaged, or that the clock was ahead. Use it when `status`

@@ -10,6 +10,7 @@ use crate::app::joined::{JoinDone, JoinTask};
 use crate::app::listener_process::{ListenerReady, ListenerStart};
 use crate::app::load::ClientsRead;
 use crate::app::prepare::{KnownClients, Prepared};
+use crate::config::{Hook, LogSettings};
 use crate::core::door::Door;
 use crate::core::openings::{CommandEnd, Job};
 use crate::core::prefix::Prefix;
@@ -86,6 +87,10 @@ pub(super) struct Network {
 pub(super) enum Output {
     /// Write an event to the log.
     Log(LogEvent),
+    /// Open the log again, for it may have been renamed, or goes elsewhere now.
+    OpenLog(LogSettings),
+    /// These hooks count from now on.
+    SetHooks(Vec<Hook>),
     /// Start a listener; [`Event::ListenerReady`] or [`Event::ListenerLost`] follows.
     StartListener(ListenerId, ListenerStart),
     /// Send a message to a listener. It is no error if the listener is gone.

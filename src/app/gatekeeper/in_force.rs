@@ -205,7 +205,7 @@ impl InForce {
         if !self.all_rights && new.has_commands {
             return Err(Fault::new(
                 format!(
-                    "{shown}: a door or a service has commands, and this toctocd has given up the rights for them"
+                    "{shown}: a door, a service or a hook has commands, and this toctocd has given up the rights for them"
                 ),
                 "restart toctocd: it keeps its rights if one has commands when it starts",
             ));
@@ -214,6 +214,7 @@ impl InForce {
             ("state_dir", old.state_dir != new.state_dir),
             ("control_socket", old.control_socket != new.control_socket),
             ("table", old.table != new.table),
+            ("[metrics]", old.metrics != new.metrics),
         ] {
             if differs {
                 return Err(Fault::new(

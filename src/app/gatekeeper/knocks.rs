@@ -346,7 +346,9 @@ impl Gatekeeper {
         let text = format!("{name}: a knock from {source} is not answered: {why}");
         let event = LogEvent::new(EventKind::Ignored, text).of(id).client(name);
         let event = event.address(source).reason(reject.name());
-        self.out.tell_of_client(reject.name(), client, event);
+        // An unsigned one proves nothing, so whoever makes many gets one line for all.
+        let signed = Some(id).filter(|_| reject != Reject::Signature);
+        self.out.tell_of_knock(reject.name(), client, signed, event);
     }
 
     pub(super) fn log_firewall_refusal(&mut self, fault: &Fault) {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::events::{ListenerId, Output};
-use crate::core::event::EventKind;
+use super::ring::Ring;
+use crate::core::event::{EventKind, KnockId};
 use crate::core::quota::{Bucket, Rate};
-use crate::core::types::{Boot, ClientId};
+use crate::core::types::{Boot, ClientId, Now};
 use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::log::LogEvent;
 
@@ -19,19 +20,28 @@ const ALARMS: usize = 100;
 #[derive(Default)]
 pub(super) struct Outbox {
     outputs: Vec<Output>,
-    now: Boot,
+    ring: Ring,
+    now: Now,
     /// The time of the last line of each rate-limited kind. Nobody outside can add a kind.
     said: BTreeMap<String, Boot>,
     door_lines: Bucket,
     suppressed: u64,
-    /// The alarms of this minute, each by its kind and client, and the minute's end.
-    alarms: (BTreeSet<(&'static str, ClientId)>, Boot),
+    /// The alarms of this minute, each by its subject, client and knock, and the minute's end.
+    alarms: (BTreeSet<AboutClient>, Boot),
     suppressed_alarms: u64,
+}
+
+/// What a line about a client is about.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct AboutClient {
+    subject: &'static str,
+    client: ClientId,
+    id: Option<KnockId>,
 }
 
 impl Outbox {
     /// Begins an event.
-    pub(super) fn begin(&mut self, now: Boot) {
+    pub(super) fn begin(&mut self, now: Now) {
         self.now = now;
     }
 
@@ -52,15 +62,20 @@ impl Outbox {
         self.tell(LogEvent::new(kind, text));
     }
 
+    pub(super) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
     pub(super) fn tell(&mut self, event: LogEvent) {
+        self.ring.push(self.now.wall, event.clone());
         self.push(Output::Log(event));
     }
 
     /// Logs an event unless one about this `subject` was logged less than `seconds` ago.
     pub(super) fn tell_at_most(&mut self, subject: &str, seconds: u32, event: LogEvent) {
-        let recent = self.said.get(subject).is_some_and(|last| self.now < last.plus(seconds));
+        let recent = self.said.get(subject).is_some_and(|last| self.now.boot < last.plus(seconds));
         if !recent {
-            self.said.insert(subject.to_owned(), self.now);
+            self.said.insert(subject.to_owned(), self.now.boot);
             self.tell(event);
         }
     }
@@ -70,10 +85,18 @@ impl Outbox {
     pub(super) fn tell_of_client(
         &mut self, subject: &'static str, client: ClientId, event: LogEvent,
     ) {
-        if self.alarms.1 <= self.now {
-            self.alarms = (BTreeSet::new(), self.now.plus(60));
+        self.tell_of_knock(subject, client, None, event);
+    }
+
+    /// The same for each of the client's knocks.
+    pub(super) fn tell_of_knock(
+        &mut self, subject: &'static str, client: ClientId, id: Option<KnockId>, event: LogEvent,
+    ) {
+        if self.alarms.1 <= self.now.boot {
+            self.alarms = (BTreeSet::new(), self.now.boot.plus(60));
         }
-        if self.alarms.0.len() < ALARMS && self.alarms.0.insert((subject, client)) {
+        if self.alarms.0.len() < ALARMS && self.alarms.0.insert(AboutClient { subject, client, id })
+        {
             self.tell(event);
         } else {
             self.suppressed_alarms = self.suppressed_alarms.saturating_add(1);
@@ -82,7 +105,7 @@ impl Outbox {
 
     /// Logs an event of a door, or only counts it if there are too many.
     pub(super) fn tell_of_door(&mut self, event: LogEvent) {
-        if self.door_lines.take(self.now, DOOR_LINES) {
+        if self.door_lines.take(self.now.boot, DOOR_LINES) {
             self.tell(event);
         } else {
             self.suppressed = self.suppressed.saturating_add(1);

@@ -58,6 +58,8 @@ impl Reload {
 impl Gatekeeper {
     /// Requests a reload, for an admin or (`None`) for a signal.
     pub(super) fn reload_asked(&mut self, session: Option<SessionId>) {
+        // logrotate asks after it has renamed the file, whatever the configuration is like.
+        self.open_log();
         self.reload.next.push(session);
     }
 
@@ -237,7 +239,13 @@ impl Gatekeeper {
         }
     }
 
+    fn open_log(&mut self) {
+        self.out.push(Output::OpenLog(self.in_force.settings().log.clone()));
+    }
+
     fn reload_succeeded(&mut self) {
+        self.open_log();
+        self.out.push(Output::SetHooks(self.in_force.settings().hooks.clone()));
         let config = self.in_force.config();
         let said = format!(
             "reloaded: {}, {}, {}",

@@ -55,6 +55,7 @@ impl Gatekeeper {
                 self.grants_asked(now, session, after.as_deref(), *most);
             }
             ControlRequest::Close { .. } => self.close_asked(now, session, request),
+            ControlRequest::Events { after } => self.events_asked(session, *after),
             ControlRequest::Reload => self.reload_asked(Some(session)),
             ControlRequest::GuardOn { confirm } => {
                 let change = TrialChange::asked(now, *confirm);
@@ -185,6 +186,7 @@ impl Gatekeeper {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             since: date_time(self.in_force.started().wall),
+            started: self.in_force.started().wall.0 / SECOND,
             knock_port: settings.knock.port,
             interfaces: listener.map(|listener| listener.interfaces.clone()).unwrap_or_default(),
             guard,

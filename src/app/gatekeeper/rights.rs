@@ -7,8 +7,7 @@ use crate::core::types::Fault;
 use crate::edge::confine::drop_privileges;
 
 /// The status text if all rights were kept.
-pub(super) const ALL_KEPT: &str =
-    "the gatekeeper keeps all of its rights: the commands of doors or services may need them";
+pub(super) const ALL_KEPT: &str = "the gatekeeper keeps all of its rights: the commands of doors, services or hooks may need them";
 
 /// Drops all rights that `settings` does not need. Returns true if all were kept instead. Dropped
 /// rights cannot be regained, and child processes do not get them either. All are kept if there are

@@ -13,6 +13,7 @@ use super::Gatekeeper;
 use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult};
 use crate::app::listener_process::{ListenerProcess, Progress};
 use crate::app::{load, own_firewall, prepare};
+use crate::config::Hook;
 use crate::core::event::EventKind;
 use crate::core::types::{Boot, Fault, Reject};
 use crate::edge::command::Runner;
@@ -20,6 +21,7 @@ use crate::edge::control::Control;
 use crate::edge::event_loop::{self, PollSet};
 use crate::edge::firewall::{GuardTask, NftGuard, TableChange, TableWatch};
 use crate::edge::gatekeeper_pipe::PipeError;
+use crate::edge::hooks::Hooks;
 use crate::edge::log::{Log, LogEvent};
 use crate::edge::network_watch::NetworkWatch;
 use crate::edge::worker::Worker;
@@ -45,6 +47,7 @@ pub(super) struct Server {
     dying: Vec<ListenerProcess>,
     runner: Runner,
     log: Log,
+    hooks: Hooks,
     /// True if a listener has sent something since the service manager was last told that we are
     /// well, and the time at which it is told again.
     heard: bool,
@@ -63,6 +66,8 @@ pub(super) struct Sources {
     pub(super) listener: ListenerProcess,
     /// The umask for commands.
     pub(super) umask: Mode,
+    pub(super) log: Log,
+    pub(super) hooks: Vec<Hook>,
 }
 
 /// The signals, taken through a descriptor. They are blocked, so that none interrupts a commit.
@@ -97,7 +102,8 @@ pub(super) fn network() -> Result<Network, Fault> {
 
 impl Server {
     pub(super) fn new(gatekeeper: Gatekeeper, sources: Sources) -> Result<Server, Fault> {
-        let Sources { signals, watch, changes, guard, control, listener, umask } = sources;
+        let Sources { signals, watch, changes, guard, control, listener, umask, log, hooks } =
+            sources;
         Ok(Server {
             gatekeeper,
             signals,
@@ -110,7 +116,8 @@ impl Server {
             listeners: BTreeMap::from([(ListenerId(0), listener)]),
             dying: Vec::new(),
             runner: Runner::with_umask(umask),
-            log: Log::stderr(),
+            hooks: Hooks::start(hooks, log.handle()),
+            log,
             heard: false,
             reassure_at: Boot(0),
             events: VecDeque::new(),
@@ -278,7 +285,9 @@ impl Server {
 
     fn carry_out_one(&mut self, output: Output) {
         match output {
-            Output::Log(event) => self.log.event(clock::now().wall, &event),
+            Output::Log(event) => self.log_now(event),
+            Output::SetHooks(hooks) => self.hooks.set(hooks),
+            Output::OpenLog(settings) => self.log.reopen(clock::now().wall, settings),
             Output::StartListener(id, start) => match ListenerProcess::start(start) {
                 Ok(listener) => drop(self.listeners.insert(id, listener)),
                 Err(fault) => {
@@ -322,7 +331,11 @@ impl Server {
 
     /// Logs what the gatekeeper does not know of.
     fn log_now(&mut self, event: LogEvent) {
-        self.log.event(clock::now().wall, &event);
+        let now = clock::now();
+        let notes = self.hooks.event(now, &event);
+        for event in [event].into_iter().chain(notes) {
+            self.log.event(now.wall, event);
+        }
     }
 
     /// Looks beside the loop: there may be many thousand addresses, or routes. Changes during a

@@ -14,6 +14,7 @@ use super::{
     CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, Trial, process, rights,
 };
 use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerStart};
+use crate::app::metrics::service::MetricsService;
 use crate::app::output::print_error;
 use crate::app::prepare::{self, Prepared};
 use crate::app::{guard, own_firewall};
@@ -24,6 +25,7 @@ use crate::core::replay::Replay;
 use crate::core::types::{Boot, Fault, Now};
 use crate::edge::control::Control;
 use crate::edge::firewall::{self, Firewall, GuardRules, Started};
+use crate::edge::log::Log;
 use crate::edge::network_watch::NetworkWatch;
 use crate::edge::state::{Recovered, State};
 use crate::edge::{clock, sys, terminal};
@@ -174,6 +176,8 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
         settings.gateway.state_on_tmpfs,
         !prepared.config.clients.is_empty(),
     )?;
+    let log = Log::open(&settings.log)?;
+    let metrics = MetricsService::prepare(settings)?;
     let control = Control::bind(&settings.gateway.control_socket)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let all_rights = rights::settle(settings, &openings)?;
@@ -215,13 +219,26 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
         ),
         ..fault
     })?;
+    if let Some(metrics) = metrics {
+        metrics.start(log.handle())?;
+    }
     // It runs `nft`, which gets no more rights than it needs.
     for warning in own_firewall::warnings(settings) {
         gatekeeper.out.log(EventKind::Warning, format!("warning: {warning}"));
     }
     Server::new(
         gatekeeper,
-        Sources { signals, watch, changes, guard: nft_guard, control, listener, umask },
+        Sources {
+            signals,
+            watch,
+            changes,
+            guard: nft_guard,
+            control,
+            listener,
+            umask,
+            log,
+            hooks: settings.hooks.clone(),
+        },
     )
 }
 

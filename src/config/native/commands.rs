@@ -69,7 +69,10 @@ fn only_commands(file: SourceText<'_>, raw: &RawService) -> Result<(), Fault> {
     Ok(())
 }
 
-fn command(file: SourceText<'_>, list: &Spanned<List>, key: &str) -> Result<Vec<String>, Fault> {
+/// A program and its arguments.
+pub(super) fn command(
+    file: SourceText<'_>, list: &Spanned<List>, key: &str,
+) -> Result<Vec<String>, Fault> {
     let start = list.span().start;
     let list = list.get_ref();
     let Some(program) = list.first() else {

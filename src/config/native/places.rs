@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use super::TABLE;
-use crate::config::{Settings, defaults};
+use crate::config::{LogTarget, Settings, defaults};
 
 /// The defaults, with every place that `text` still names, whatever is wrong elsewhere in it.
 pub fn places(text: &str) -> Settings {
@@ -25,6 +25,9 @@ pub fn places(text: &str) -> Settings {
         take_path(find("gateway", key), place);
     }
     take_path(find("firewall", "nft"), &mut settings.firewall.nft);
+    if let Some(path) = find("log", "to").map(PathBuf::from).filter(|path| path.has_root()) {
+        settings.log.to = LogTarget::File(path);
+    }
     if let Some(table) = find("firewall", "table").filter(|table| (TABLE.fits)(table)) {
         settings.firewall.table = table;
     }

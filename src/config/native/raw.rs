@@ -25,6 +25,12 @@ pub(super) struct RawSettings {
     #[serde(default)]
     pub(super) firewall: RawFirewall,
     #[serde(default)]
+    pub(super) log: RawLog,
+    #[serde(default)]
+    pub(super) metrics: RawMetrics,
+    #[serde(default)]
+    pub(super) hook: Named<RawHook>,
+    #[serde(default)]
     pub(super) service: Named<RawService>,
     #[serde(default)]
     pub(super) door: Named<RawDoor>,
@@ -78,6 +84,28 @@ pub(super) struct RawFirewall {
     pub(super) pending_mark: At<i64>,
     pub(super) break_glass: Option<List>,
     pub(super) printed: At<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, expecting = "section [log]")]
+pub(super) struct RawLog {
+    pub(super) to: At<String>,
+    pub(super) form: At<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, expecting = "section [metrics]")]
+pub(super) struct RawMetrics {
+    pub(super) listen: At<String>,
+    pub(super) textfile: At<String>,
+    pub(super) seconds: At<Seconds>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "section [hook.NAME]")]
+pub(super) struct RawHook {
+    pub(super) events: At<List>,
+    pub(super) run: At<List>,
 }
 
 #[derive(Deserialize)]

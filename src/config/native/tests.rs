@@ -4,9 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    DisconnectPolicy, Forward, GrantKind, Mode, Service, ServiceCommands, SourceRule,
+    DisconnectPolicy, Forward, GrantKind, Hook, LogForm, LogSettings, LogTarget, MetricsPlace,
+    MetricsSettings, Mode, Service, ServiceCommands, SourceRule,
 };
 use crate::config::{defaults, print};
+use crate::core::event::EventKind;
 use crate::core::prefix::{Prefix, Span, Spans};
 use crate::core::service::ServicePorts;
 use crate::core::types::{Port, PortRange, Proto, ServiceName};
@@ -47,6 +49,8 @@ fn the_template_is_the_defaults_with_one_example_of_each_kind_of_section() {
     assert_eq!(read.doors, parse("t.toml", least).unwrap().doors);
     read.services.clear();
     read.doors.clear();
+    assert_eq!(read.hooks.len(), 1);
+    read.hooks.clear();
     assert_eq!(read, defaults::settings());
 }
 
@@ -155,7 +159,7 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
         (
             "port = 1\n",
             "t.toml:1:1: unknown key `port`",
-            "known here: include, gateway, knock, firewall, service, door, classic",
+            "known here: include, gateway, knock, firewall, log, metrics, hook, service, door, classic",
         ),
         (
             "[knock]\nport = \"x\"\n",
@@ -550,6 +554,12 @@ fn settings() -> impl Strategy<Value = Settings> {
             table,
             break_glass: addresses.into_iter().map(|a| a.to_canonical()).collect(),
         });
+    let log = prop_oneof![
+        Just(LogSettings { to: LogTarget::Stderr, form: LogForm::Json }),
+        Just(LogSettings { to: LogTarget::Syslog, form: LogForm::Text }),
+        "/[a-z \"]{1,9}"
+            .prop_map(|path| LogSettings { to: LogTarget::File(path.into()), form: LogForm::Text }),
+    ];
     let whole = (service(3), any::<bool>()).prop_map(|(service, public)| {
         let except = if public { vec!["80/tcp", "8000-8010/udp"] } else { Vec::new() };
         let except = except.into_iter().map(|text| PortRange::read(text).unwrap()).collect();
@@ -558,11 +568,29 @@ fn settings() -> impl Strategy<Value = Settings> {
     });
     let services =
         (service(0), service(1), of_commands(), whole).prop_map(|(a, b, c, d)| vec![a, b, c, d]);
-    (gateway, knock, firewall, services, proptest::option::of("/[a-z.]{1,9}")).prop_map(
-        |(gateway, knock, firewall, services, classic)| Settings {
+    let hook = ("[a-z._-]{1,9}", proptest::collection::vec("[ -~é\n\t]{0,9}", 0..3)).prop_map(
+        |(name, mut words)| {
+            words.insert(0, "/bin/tell".to_owned());
+            Hook { name, events: vec![EventKind::Alarm, EventKind::Stop], run: words }
+        },
+    );
+    let metrics = (any::<bool>(), 1..=3600_u32).prop_map(|(public, seconds)| MetricsSettings {
+        listen: match public {
+            true => Some(MetricsPlace::Tcp("[::1]:9180".parse().unwrap())),
+            false => Some(MetricsPlace::Socket("/run/x".into())),
+        },
+        textfile: Some("/var/lib/x.prom".into()).filter(|_| public),
+        seconds,
+    });
+    let reports = (log, metrics, proptest::option::of(hook));
+    (gateway, knock, firewall, reports, services, proptest::option::of("/[a-z.]{1,9}")).prop_map(
+        |(gateway, knock, firewall, (log, metrics, hook), services, classic)| Settings {
             gateway,
             knock,
             firewall,
+            log,
+            metrics,
+            hooks: hook.into_iter().collect(),
             include: None,
             services,
             classic: classic.map(Into::into),

@@ -5,6 +5,8 @@ use super::world::World;
 use crate::app::admin::ClientSearch;
 use crate::app::gatekeeper::events::{Event, Lane, ListenerLoss};
 use crate::app::gatekeeper::listing::CLIENTS;
+use crate::config::{Hook, LogTarget};
+use crate::core::event::EventKind;
 use crate::core::knock::Status;
 use crate::core::service::GrantKind;
 use crate::core::types::{Fault, Port, Proto, SECOND};
@@ -314,4 +316,27 @@ fn the_marks_of_a_client_that_is_gone_are_dropped_hours_later_on_disk_too() {
         world.settle();
     }
     assert_eq!(marked(&world), 0);
+}
+
+#[test]
+fn a_reload_opens_the_log_again_whatever_is_wrong_and_takes_new_hooks_only_if_nothing_is() {
+    let mut world = World::new();
+    world.log_opened.clear();
+    let hook = Hook {
+        name: "x".to_owned(),
+        events: vec![EventKind::Alarm],
+        run: vec!["/bin/true".to_owned()],
+    };
+    world.files.settings.hooks.push(hook.clone());
+    world.files.fault = Some(Fault::new("a mistake", "fix it"));
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    assert_eq!(world.log_opened.len(), 1, "logrotate has renamed the file by now");
+    assert!(world.hooks.is_empty());
+    world.files.fault = None;
+    world.files.settings.log.to = LogTarget::File("/log".into());
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    assert_eq!(world.log_opened.last(), Some(&world.files.settings.log));
+    assert_eq!(world.hooks, [hook]);
 }

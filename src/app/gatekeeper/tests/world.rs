@@ -21,7 +21,7 @@ use crate::app::joined::ClientFiles;
 use crate::app::listener_process::ListenerReady;
 use crate::app::load::{ClientsRead, GatewayConfig};
 use crate::app::prepare::Prepared;
-use crate::config::{KnockSettings, Settings, native};
+use crate::config::{Hook, KnockSettings, LogSettings, Settings, native};
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step};
 use crate::core::engine::{Action, Engine, SealedSetup, Setup};
@@ -150,6 +150,10 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     /// All events that were logged.
     pub(super) events: Vec<LogEvent>,
+    /// What the log was opened with, since the start.
+    pub(super) log_opened: Vec<LogSettings>,
+    /// The hooks of the last reload.
+    pub(super) hooks: Vec<Hook>,
     pub(super) told_ready: bool,
     /// All verdicts, in order.
     pub(super) verdicts: Vec<(u64, Option<Receipt>)>,
@@ -337,6 +341,8 @@ impl World {
             replies: BTreeMap::new(),
             log: Vec::new(),
             events: Vec::new(),
+            log_opened: Vec::new(),
+            hooks: Vec::new(),
             told_ready: false,
             verdicts: Vec::new(),
             given: 0,
@@ -418,6 +424,8 @@ impl World {
                         listener.addresses = addresses;
                     }
                 }
+                Output::SetHooks(hooks) => self.hooks = hooks,
+                Output::OpenLog(settings) => self.log_opened.push(settings),
                 Output::LookAtNetwork => {}
                 Output::TellReady => self.told_ready = true,
             }
