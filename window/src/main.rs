@@ -127,6 +127,10 @@ impl eframe::App for Window {
             self.worker.answer(answer);
         }
         let title = self.view.title(now);
+        // The whole window has this name for a screen reader, too.
+        ui.ctx().accesskit_node_builder(egui::accesskit_root_id(), |node| {
+            node.set_label(title.clone());
+        });
         if title != self.title {
             ui.ctx().send_viewport_cmd(ViewportCommand::Title(title.clone()));
             self.title = title;

@@ -159,6 +159,7 @@ impl View {
                 let is_chosen = listed.name == name;
                 if ui.selectable_label(is_chosen, &listed.name).clicked() {
                     chosen = Some(index);
+                    ui.close();
                 }
             }
         });
@@ -176,6 +177,7 @@ impl View {
         };
         let label = ui.label(words.service).id;
         let mut chosen = None;
+        // A list closes by itself when the mouse chooses, but not when the keyboard does.
         let service = self.model.service();
         let name = service.as_ref().map_or("", |service| service.as_str());
         let combo = ComboBox::from_id_salt("service").width(ui.available_width());
@@ -183,6 +185,7 @@ impl View {
             for each in &services {
                 if ui.selectable_label(service == Some(*each), each.as_str()).clicked() {
                     chosen = Some(*each);
+                    ui.close();
                 }
             }
         });
@@ -366,7 +369,11 @@ impl View {
             let combo = ComboBox::from_id_salt("language").selected_text(before.name());
             let response = combo.show_ui(ui, |ui| {
                 for language in Language::ALL {
-                    ui.selectable_value(&mut self.language, language, language.name());
+                    let is_before = language == before;
+                    if ui.selectable_label(is_before, language.name()).clicked() {
+                        self.language = language;
+                        ui.close();
+                    }
                 }
             });
             response.response.labelled_by(label);

@@ -152,4 +152,6 @@ fn the_keyboard_chooses_another_service() {
     }
     assert_eq!(harness.state().model.service().unwrap().as_str(), "ssh");
     assert!(harness.get_by_label("Knock").is_focused(), "Enter knocks next");
+    harness.run_steps(20);
+    assert!(harness.query_by_label("rdp").is_none(), "the list is closed");
 }
