@@ -153,6 +153,15 @@ fn the_programs_that_bin_names_are_packaged_however_it_is_given_or_none() {
     }
 }
 
+#[test]
+fn the_units_see_the_first_process_and_the_listener_also_in_an_unprivileged_container() {
+    for unit in ["toctoc-guard", "toctocd"] {
+        for key in ["ProtectProc", "ProcSubset"] {
+            assert!(words(unit, "Service", key).is_empty(), "{unit}: {key}: see docs/packages.md");
+        }
+    }
+}
+
 /// The start of a command line that runs a program as `unit` does: with its bounding set, without
 /// new privileges, and with only the writable paths that the unit names. `etc` stands for
 /// /etc/toctoc and contains the state and the control socket.
