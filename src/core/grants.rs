@@ -20,7 +20,7 @@ mod tally;
 mod tests;
 
 pub use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
-pub use element::{Change, Element, Flow};
+pub use element::{Change, Element, Flow, service_at};
 use table::GrantTable;
 pub use tally::Beside;
 use tally::Tally;

@@ -100,6 +100,11 @@ impl Prefix {
         Prefix { base, length }
     }
 
+    /// Its first address.
+    pub fn base(&self) -> IpAddr {
+        self.base
+    }
+
     pub fn contains(&self, source: Source) -> bool {
         self.masked(source.ip()) == Some(bits(self.base))
     }

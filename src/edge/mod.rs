@@ -38,28 +38,40 @@ pub mod knock_packet;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod link;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod listening;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod log;
 pub mod names;
 #[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
 pub mod neighbours;
 #[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod netspace;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
 pub mod network_watch;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod one_time;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod probe;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod proc_net;
 pub mod program;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod raw;
 #[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod responder;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
 pub mod routes;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod runner_pipe;
+#[cfg(feature = "client")]
+pub mod scan;
 #[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
 pub mod scrapes;
 pub mod send;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod service_manager;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod service_talk;
 #[cfg(feature = "client")]
 pub mod signs_of_life;
 #[cfg(feature = "client")]
@@ -73,5 +85,7 @@ pub mod sys;
 pub mod sys;
 pub mod tcp;
 pub mod terminal;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod twin;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod worker;

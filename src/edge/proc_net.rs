@@ -51,6 +51,33 @@ pub fn listening() -> BTreeSet<Port> {
     Listening::now().to_others
 }
 
+/// A socket that waits for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketRow {
+    pub local: SocketAddr,
+    /// The kernel's number for it, as /proc/PID/fd names it.
+    pub inode: u64,
+}
+
+/// The sockets that wait for others, those on loopback included. None if a table is unreadable.
+pub fn waiting(proto: Proto) -> Vec<SocketRow> {
+    let state = if proto == Proto::Tcp { LISTEN } else { CLOSE };
+    let mut rows = Vec::new();
+    for table in [proto.name().to_owned(), format!("{}6", proto.name())] {
+        for line in read(&table).lines().skip(1) {
+            let inode = line.split_whitespace().nth(9).and_then(|word| word.parse().ok());
+            if let (Some((local, _, its_state)), Some(inode)) = (socket_row(line), inode)
+                && its_state == state
+                && local.port() != 0
+                && !local.ip().is_multicast()
+            {
+                rows.push(SocketRow { local, inode });
+            }
+        }
+    }
+    rows
+}
+
 /// The first of the ports that the kernel gives to clients.
 pub fn first_ephemeral() -> u16 {
     /// As the kernel ships.

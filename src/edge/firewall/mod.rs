@@ -13,6 +13,7 @@ mod nft;
 pub mod packet_trace;
 pub mod rule_place;
 pub mod ruleset;
+pub mod ruleset_copy;
 pub mod ruleset_snapshot;
 mod table_claim;
 mod tables;

@@ -8,7 +8,8 @@ use super::loaded_ruleset::objects;
 use super::nft::NftProgram;
 use super::rule_place::{RuleNumber, RuleOwner, RulePlace};
 use crate::config;
-use crate::core::types::Fault;
+use crate::core::prefix::Prefix;
+use crate::core::types::{Fault, Source};
 
 mod iptables;
 
@@ -166,6 +167,23 @@ impl RulesetSnapshot {
         None
     }
 
+    /// The nets and addresses that rules name, but for those of the table `ours`.
+    pub fn nets_named(&self, ours: &str) -> BTreeSet<Prefix> {
+        let mut nets = BTreeSet::new();
+        for chain in self.chains.iter().filter(|chain| !chain.is_of(ours)) {
+            for rule in &chain.rules {
+                rule.statements.iter().for_each(|statement| add_nets(statement, &mut nets));
+            }
+        }
+        nets
+    }
+
+    /// True if a rule leaves packets to a program.
+    pub fn has_queues(&self) -> bool {
+        let mut rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        rules.any(|rule| rule.statements.iter().any(|one| one.get("queue").is_some()))
+    }
+
     /// The number of chains in `hook`, without those of the table `ours`.
     pub fn hooked(&self, hook: &str, ours: &str) -> usize {
         self.chains.iter().filter(|chain| chain.is_hooked(hook) && !chain.is_of(ours)).count()
@@ -199,6 +217,26 @@ impl Chain {
     }
 }
 
+fn add_nets(value: &Value, nets: &mut BTreeSet<Prefix>) {
+    match value {
+        Value::Object(fields) => {
+            let net = (fields.get("addr"), fields.get("len").and_then(Value::as_u64));
+            if let (Some(Value::String(base)), Some(length)) = net {
+                nets.extend(Prefix::parse(&format!("{base}/{length}")));
+                return;
+            }
+            fields.values().for_each(|field| add_nets(field, nets));
+        }
+        Value::Array(list) => list.iter().for_each(|one| add_nets(one, nets)),
+        Value::String(text) => {
+            if let Ok(ip) = text.parse() {
+                nets.insert(Prefix::around(Source::new(ip), u8::MAX));
+            }
+        }
+        _ => {}
+    }
+}
+
 fn read_chain(chain: &Value) -> Option<Chain> {
     Some(Chain {
         family: chain["family"].as_str()?.to_owned(),
@@ -210,4 +248,28 @@ fn read_chain(chain: &Value) -> Option<Chain> {
         rules: Vec::new(),
         owner: RuleOwner::Nft,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nets_are_found_wherever_a_rule_names_them_but_for_our_own_table() {
+        let rule = |table: &str, right: &str| {
+            format!(
+                "{{\"chain\": {{\"family\": \"inet\", \"table\": \"{table}\", \"name\": \"c\"}}}},
+                 {{\"rule\": {{\"family\": \"inet\", \"table\": \"{table}\", \"chain\": \"c\",
+                 \"handle\": 4, \"expr\": [{{\"match\": {{\"right\": {right}}}}}]}}}}"
+            )
+        };
+        let theirs = rule(
+            "filter",
+            "{\"set\": [\"192.0.2.7\", {\"prefix\": {\"addr\": \"2001:db8::\", \"len\": 32}}, \"eth0\", 22]}",
+        );
+        let text = format!("{{\"nftables\": [{theirs}, {}]}}", rule("toctoc", "\"10.0.0.1\""));
+        let nets = RulesetSnapshot::read(&text).unwrap().nets_named("toctoc");
+        let shown: Vec<String> = nets.iter().map(Prefix::to_string).collect();
+        assert_eq!(shown, ["192.0.2.7/32", "2001:db8::/32"]);
+    }
 }
