@@ -28,6 +28,7 @@ use signer::{HeldProfile, Signer};
 
 mod answer;
 mod ask;
+mod audit;
 mod classic;
 mod completion;
 mod connect;
@@ -154,6 +155,16 @@ impl Console<'_> {
             }
             ToctocCommand::Connect(args) => return self.connect(args),
             ToctocCommand::Doctor(args) => return Ok(self.doctor(args)),
+            ToctocCommand::Audit(args) => {
+                let output = audit::audit(&self.paths, args)?;
+                if args.json {
+                    let report = output.value.unwrap_or_default();
+                    self.print_data(&format!("{report:#}\n"));
+                    self.print("", &output.err);
+                    return Ok(output.code);
+                }
+                output
+            }
             ToctocCommand::SshConfig(args) => ssh_config::ssh_config(&self.paths, args)?,
             ToctocCommand::Join(args) => return self.join(args),
             ToctocCommand::Keygen(args) => keys::keygen(&self.paths, args)?,
@@ -332,6 +343,7 @@ fn wants_json(command: &ToctocCommand) -> bool {
         ToctocCommand::Open(args) => args.json,
         ToctocCommand::Close(args) => args.json,
         ToctocCommand::Probe(args) => args.json,
+        ToctocCommand::Audit(args) => args.json,
         ToctocCommand::List { json } => *json,
         _ => false,
     }

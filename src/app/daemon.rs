@@ -15,8 +15,8 @@ use super::metrics::MetricsForm;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::waiting::Waiting;
 use super::{
-    admin, check, close, compat, complete, event_log, explain, gatekeeper, guard, listener, load,
-    metrics, provision,
+    admin, audit, check, close, compat, complete, event_log, explain, gatekeeper, guard, listener,
+    load, metrics, provision,
 };
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
@@ -95,6 +95,7 @@ fn run(args: &ToctocdArgs) -> u8 {
             code = FAILED;
             explain::run(config, args)
         }
+        ToctocdCommand::Audit { html } => audit::run(config, html.as_deref()),
         ToctocdCommand::Convert { file } => provision::convert(config, file),
         ToctocdCommand::Export(args) => provision::export(config, args),
         ToctocdCommand::Invite(invite) => provision::invite(config, invite),
@@ -188,6 +189,7 @@ fn waits_for(command: &ToctocdCommand) -> Option<&'static str> {
         ToctocdCommand::Run { background: Some(_), .. } => Some("waiting for the gateway to start"),
         ToctocdCommand::Run { .. } | ToctocdCommand::Init(_) | ToctocdCommand::Log(_) => None,
         ToctocdCommand::Guard(GuardCommand::On { .. }) => None,
+        ToctocdCommand::Audit { .. } => Some("measuring in a copy of this host's network"),
         ToctocdCommand::Check { .. }
         | ToctocdCommand::Convert { .. }
         | ToctocdCommand::Export(_) => Some("reading"),

@@ -3,6 +3,7 @@
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod admin;
 pub mod args;
+pub mod audit;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod check;
 pub mod client;

@@ -1,6 +1,7 @@
 //! Whole programs and real packets: client, capture, proofs, state, nftables, and connections that
 //! get through or do not. Each test has its own namespaces and, mostly, its own gateway.
 
+mod audit;
 mod bound;
 mod captured;
 mod check;

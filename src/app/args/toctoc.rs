@@ -9,7 +9,7 @@ use clap::Parser;
 use super::{duration, grant_seconds, service_name};
 use crate::app::knock::KnockArgs;
 use crate::app::paths::is_profile_name;
-use crate::core::types::ServiceName;
+use crate::core::types::{PortRange, ServiceName};
 
 /// Knocks at a toctoc gateway: one sealed datagram, and the port opens for you alone.
 ///
@@ -35,6 +35,8 @@ pub enum ToctocCommand {
     /// Looks at profile, key, names, routes, clock, NAT and gateway, then opens the service for ten
     /// seconds and connects to it.
     Doctor(Doctor),
+    /// Scan a gateway from here: with a profile of it also while a service is open, and after.
+    Audit(Audit),
     /// Enrol your key with the line that a gateway's admin sent you, and write the profile.
     Join(Join),
     /// Make an ssh-ed25519 key to knock with.
@@ -102,6 +104,11 @@ pub fn target(text: &str) -> Result<Target, String> {
         return Ok(Target { profile: profile.to_owned(), service: Some(service_name(service)?) });
     }
     Ok(Target { profile: text.to_owned(), service: None })
+}
+
+fn tcp_ports(text: &str) -> Result<PortRange, String> {
+    let remedy = "write a port from 1 to 65535, or a range such as 8000-8100";
+    PortRange::read(&format!("{text}/tcp")).ok_or_else(|| remedy.to_owned())
 }
 
 fn timeout(text: &str) -> Result<u64, String> {
@@ -218,6 +225,36 @@ pub struct Doctor {
     /// The service to try. Default: the profile's default service.
     #[arg(value_parser = service_name)]
     pub service: Option<ServiceName>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctoc audit home
+  toctoc audit gate.example.org --ports 1-65535
+  toctoc audit home --service ssh --html audit.html
+With a profile it opens the service for 15 seconds and waits for the end.
+Exit codes: 0 sound, 1 a hole, otherwise as for the other commands.")]
+pub struct Audit {
+    /// A profile's name or file; or a host name or IP address, also of no gateway.
+    #[arg(value_name = "HOST")]
+    pub profile: String,
+    /// The service to open. Default: the profile's default service.
+    #[arg(long, value_name = "SERVICE", value_parser = service_name)]
+    pub service: Option<ServiceName>,
+    /// TCP ports and ranges to scan, separated by commas. Default: the usual ones. The ports of the
+    /// grant come in addition.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = tcp_ports)]
+    pub ports: Option<Vec<PortRange>>,
+    /// Use this private key file, as for `toctoc open`.
+    #[arg(short, long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Also write the report as one HTML file, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -95,6 +95,16 @@ pub enum ToctocdCommand {
     /// The running gateway's own policy decides; without one, the files do. It also follows the
     /// packets through this machine's own firewall. Exit code 1: no.
     Explain(Explain),
+    /// Measure what strangers and holders of a grant reach, in a copy of this host's network.
+    ///
+    /// Sends packets to every port over IPv4 and IPv6, TCP and UDP, while all is shut and under
+    /// each kind of grant, and asks what the services behind them offer. Nothing of the host
+    /// changes. Needs root. Exit codes: 0 sound, 1 a hole, 2 it could not be done.
+    Audit {
+        /// Also write the report as one HTML file, which must not exist.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+    },
     /// Invite somebody: prints one line, with which `toctoc join` enrols a key by a knock.
     Invite(Invite),
     /// Enrol, list and revoke clients.
