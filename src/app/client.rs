@@ -32,6 +32,7 @@ mod audit;
 mod classic;
 mod completion;
 mod connect;
+mod convert;
 mod doctor;
 mod join;
 mod keys;
@@ -182,6 +183,9 @@ impl Console<'_> {
                     return Err(Fault::new("not confirmed; nothing was removed", remedy));
                 }
                 remove::remove(&self.paths, profile)?
+            }
+            ToctocCommand::Convert { file, json } => {
+                convert::show(self.paths.home.as_deref(), file.as_deref(), *json)?
             }
             ToctocCommand::Knock(args) => {
                 let Some(fault) = knock::main(args, self.out)? else { return Ok(knock::SENT) };
@@ -344,7 +348,7 @@ fn wants_json(command: &ToctocCommand) -> bool {
         ToctocCommand::Close(args) => args.json,
         ToctocCommand::Probe(args) => args.json,
         ToctocCommand::Audit(args) => args.json,
-        ToctocCommand::List { json } => *json,
+        ToctocCommand::List { json } | ToctocCommand::Convert { json, .. } => *json,
         _ => false,
     }
 }

@@ -96,7 +96,7 @@ fn run(args: &ToctocdArgs) -> u8 {
             explain::run(config, args)
         }
         ToctocdCommand::Audit { html } => audit::run(config, html.as_deref()),
-        ToctocdCommand::Convert { file } => provision::convert(config, file),
+        ToctocdCommand::Convert(args) => provision::convert(config, args),
         ToctocdCommand::Export(args) => provision::export(config, args),
         ToctocdCommand::Invite(invite) => provision::invite(config, invite),
         ToctocdCommand::Client(ClientCommand::Approve(approve)) => {
@@ -190,9 +190,9 @@ fn waits_for(command: &ToctocdCommand) -> Option<&'static str> {
         ToctocdCommand::Run { .. } | ToctocdCommand::Init(_) | ToctocdCommand::Log(_) => None,
         ToctocdCommand::Guard(GuardCommand::On { .. }) => None,
         ToctocdCommand::Audit { .. } => Some("measuring in a copy of this host's network"),
-        ToctocdCommand::Check { .. }
-        | ToctocdCommand::Convert { .. }
-        | ToctocdCommand::Export(_) => Some("reading"),
+        ToctocdCommand::Check { .. } | ToctocdCommand::Convert(_) | ToctocdCommand::Export(_) => {
+            Some("reading")
+        }
         _ => Some("waiting for the gateway"),
     }
 }

@@ -1,25 +1,21 @@
 //! `toctocd init` and `convert`, and the files that the `client` commands change.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-
-use zeroize::Zeroizing;
 
 use super::args::toctocd::Init;
 use super::output::CommandOutput;
 use super::{args, load};
-use crate::config::convert::{self, Converted};
-use crate::config::knockd::Strictness;
 use crate::config::{Settings, defaults, native, print};
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::files;
 use crate::edge::state::State;
-use crate::edge::{addresses, clock, entropy, names};
+use crate::edge::{clock, entropy};
 use crate::keys::authorized;
 use crate::keys::gateway::GatewayFile;
 
 mod clients;
 pub mod completion;
+mod conversion;
 mod first_start;
 mod interview;
 mod invitations;
@@ -28,6 +24,7 @@ mod list;
 mod qr_code;
 
 pub use clients::{add, forgive, revoke};
+pub use conversion::convert;
 pub use first_start::init_at_terminal;
 pub use invitations::{approve, invite};
 pub use knock_on_ports::export;
@@ -116,35 +113,6 @@ fn refuse_existing(args: &Init) -> Result<(), Fault> {
 
 fn made(path: &Path, is_new: bool) -> String {
     format!("{} {}\n", if is_new { "made" } else { "kept" }, path.display())
-}
-
-/// Converts the doors of the knockd.conf at `path` to sections of our own configuration, which need
-/// not exist yet.
-pub fn convert(config: &Path, path: &Path) -> Result<CommandOutput, Fault> {
-    let settings = match config.symlink_metadata() {
-        Ok(_) => load::native(config)?,
-        Err(_) => defaults::settings(),
-    };
-    let conf = load::knockd_conf(path, Strictness::SkipLines)?;
-    let own: Vec<IpAddr> = addresses::own()?.into_iter().map(|own| own.address).collect();
-    let Converted { toml, left_out, warnings, notes } =
-        convert::convert(&conf, &settings, &names::port_named, &own);
-    let mut output = CommandOutput::data(String::new());
-    for (kind, lines) in [("left out", &left_out), ("warning", &warnings), ("note", &notes)] {
-        for line in lines {
-            output.err += &format!("{kind}: {line}\n");
-        }
-    }
-    let from = path.display();
-    if toml.is_empty() {
-        output.err += &format!("{from}: no door to convert\n");
-    } else {
-        output.out = Zeroizing::new(format!("\n# From {from}, by `toctocd convert`.\n\n{toml}"));
-        let to = config.display();
-        output.err += &format!("next: append the sections to {to}, then run `toctocd check`\n");
-    }
-    output.code = u8::from(!left_out.is_empty() || !warnings.is_empty() || toml.is_empty());
-    Ok(output)
 }
 
 /// The defaults, with the values of the command line.

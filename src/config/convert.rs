@@ -1,5 +1,5 @@
 //! A knockd.conf -> the sections of toctocd.toml that mean the same, and what could not be said in
-//! them. See `opening` for commands that only open ports.
+//! them. See `opening` for commands that only open ports, `fwknop` for the files of fwknop.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,6 +16,7 @@ pub use programs::{ProgramName, programs, programs_of};
 pub use rules::PortNames;
 use rules::Rule;
 
+pub mod fwknop;
 mod opening;
 mod programs;
 mod rules;
@@ -34,9 +35,11 @@ const NAME: usize = 120;
 pub struct Converted {
     /// `[service.*]` and `[door.*]`, to append to the configuration; may be empty.
     pub toml: String,
-    /// Doors without an equivalent in `toml`, and why.
+    /// The commands that invite who could knock before, one for each key; none for doors.
+    pub invitations: Vec<String>,
+    /// Doors or stanzas without an equivalent in `toml`, and why.
     pub left_out: Vec<String>,
-    /// Doors that may not do what they did: not understood, or with less or more than before.
+    /// Doors and stanzas that may not do what they did: not understood, or with less or more than before.
     pub warnings: Vec<String>,
     /// Differences that a person must read before they trust it.
     pub notes: Vec<String>,
@@ -47,15 +50,7 @@ pub struct Converted {
 pub fn convert(
     conf: &KnockdConf, existing: &Settings, names: PortNames<'_>, own: &[IpAddr],
 ) -> Converted {
-    let mut converter = Converter {
-        existing,
-        names,
-        own,
-        services: Vec::new(),
-        left_out: Vec::new(),
-        warnings: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut converter = Converter::new(existing, names, own);
     converter.options(conf);
     let plans = converter.plans(conf);
     let mut names: BTreeSet<String> = existing.doors.iter().map(|door| door.name.clone()).collect();
@@ -66,10 +61,7 @@ pub fn convert(
             doors.push(new);
         }
     }
-    let Converter { services, left_out, warnings, notes, .. } = converter;
-    let firewall = existing.firewall.clone();
-    let toml = print::print_doors(&Settings { services, doors, firewall, ..defaults::settings() });
-    Converted { toml, left_out, warnings, notes }
+    converter.converted(doors, Vec::new())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +117,28 @@ struct Converter<'a> {
     left_out: Vec<String>,
     warnings: Vec<String>,
     notes: Vec<String>,
+}
+
+impl<'a> Converter<'a> {
+    fn new(existing: &'a Settings, names: PortNames<'a>, own: &'a [IpAddr]) -> Converter<'a> {
+        Converter {
+            existing,
+            names,
+            own,
+            services: Vec::new(),
+            left_out: Vec::new(),
+            warnings: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn converted(self, doors: Vec<Door>, invitations: Vec<String>) -> Converted {
+        let Converter { services, left_out, warnings, notes, .. } = self;
+        let firewall = self.existing.firewall.clone();
+        let settings = Settings { services, doors, firewall, ..defaults::settings() };
+        let toml = print::print_doors(&settings);
+        Converted { toml, invitations, left_out, warnings, notes }
+    }
 }
 
 impl Converter<'_> {
@@ -214,8 +228,8 @@ impl Converter<'_> {
         if inner.clone().any(|host| self.own.contains(&host.ip())) {
             return Err(Refusal::known("its translation leads to this machine itself"));
         }
-        let service = self.service(door, &opening, ends)?;
         let name = &door.name;
+        let service = self.service(&format!("door {name}"), &opening, ends)?;
         for text in &opening.wider {
             self.warn(format!("door {name}: grants service {service}, but {text}"));
         }

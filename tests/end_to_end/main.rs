@@ -28,6 +28,7 @@ mod firewall_ways;
 mod first_hour;
 mod flood;
 mod forward;
+mod fwknop;
 mod grants;
 mod hands;
 mod hanging;

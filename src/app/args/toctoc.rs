@@ -64,6 +64,18 @@ pub enum ToctocCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Print for each stanza of fwknop's .fwknoprc the commands that do the same.
+    ///
+    /// Changes nothing. No key is carried over: the gateway's admin sends an invitation. Exit code
+    /// 1: something was left out; standard error says what, and why.
+    Convert {
+        /// The file to convert. Default: .fwknoprc in your home directory.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Hit a sequence of ports, as the `knock` of knockd does. It is sent in cleartext.
     Knock(KnockArgs),
 }

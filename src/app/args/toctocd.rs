@@ -45,8 +45,9 @@ See what is open, end it, and see what is wrong:
   toctocd close --client alice
   toctocd status
   toctocd check
-Coming from knockd:
+Coming from knockd or fwknop:
   toctocd convert /etc/knockd.conf >doors
+  toctocd convert --fwknop >services
 
 Exit codes:
   0  done
@@ -142,18 +143,17 @@ pub enum ToctocdCommand {
     /// Until then every knock needs a challenge. Afterwards, packets that were used before the loss
     /// still open nothing: timestamps up to now do not count.
     Reinitialise,
-    /// Print the doors of a knockd.conf as sections to append to toctocd.toml; differences go to
-    /// standard error.
+    /// Print the doors of a knockd.conf, or the stanzas of fwknop's access.conf, as sections to
+    /// append to toctocd.toml; differences go to standard error.
     ///
-    /// Changes nothing. Pairs of iptables, ufw or firewall-cmd commands become a service that
-    /// toctocd itself opens and closes; all other commands stay as they are. Services that the
-    /// configuration has already are used, not written again. Exit code 1: a door was left out, or
-    /// may not do what it did; standard error says which, and why.
-    Convert {
-        /// The file to convert.
-        #[arg(value_name = "FILE", default_value = "/etc/knockd.conf")]
-        file: PathBuf,
-    },
+    /// Changes nothing. Services that the configuration has already are used, not written again.
+    /// Exit code 1: something was left out, or may not do what it did; standard error says what,
+    /// and why.
+    ///
+    /// knockd: pairs of iptables, ufw or firewall-cmd commands become a service that toctocd itself
+    /// opens and closes; all other commands stay as they are. fwknop: each port becomes a service,
+    /// each stanza a client, whom a command in the comments invites. No key is carried over.
+    Convert(Convert),
     /// Print a classic door for the phone app Knock on Ports: a file that it imports.
     Export(Export),
 }
@@ -235,6 +235,25 @@ pub struct Explain {
     /// How long it asks for: 90s, 5m, 1h. Default: the service's own time.
     #[arg(long, value_name = "TIME", value_parser = grant_seconds, conflicts_with = "door")]
     pub seconds: Option<u32>,
+}
+
+/// `toctocd convert`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  toctocd convert /etc/knockd.conf >doors
+  toctocd convert --fwknop /etc/fwknop/access.conf /etc/fwknop/fwknopd.conf")]
+pub struct Convert {
+    /// The files are fwknop's.
+    #[arg(long)]
+    pub fwknop: bool,
+    /// The file to convert. Default: /etc/knockd.conf; with --fwknop /etc/fwknop/access.conf and
+    /// fwknopd.conf beside it.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// fwknopd.conf, if stanzas forward or its other settings shall be looked at.
+    #[arg(value_name = "FWKNOPD.CONF", requires = "fwknop")]
+    pub server: Option<PathBuf>,
 }
 
 /// `toctocd export`.

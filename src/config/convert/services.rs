@@ -2,19 +2,21 @@
 
 use super::opening::{Opening, Refusal, port_text};
 use super::{Converter, Ends};
+use crate::config::native::MAX_SERVICES;
 use crate::config::{Mode, Service, ServicePorts, defaults};
-use crate::core::door::Door;
 use crate::core::types::{Port, PortRange, Proto, ServiceName};
 
 /// Seconds of a grant for what one door opened and another one shut by hand.
 pub(super) const BY_HAND: u32 = 3600;
+/// Why there is no other service.
+pub(super) const FULL: &str = "the configuration has as many services as it may have";
 
 impl Converter<'_> {
-    /// The service of these ports; doors that open the same share it.
+    /// The service of these ports; all that open the same share it. `who`: the door or stanza, for
+    /// messages.
     pub(super) fn service(
-        &mut self, door: &Door, opening: &Opening, ends: Ends,
+        &mut self, who: &str, opening: &Opening, ends: Ends,
     ) -> Result<ServiceName, Refusal> {
-        let door = &door.name;
         let text = port_text(&opening.ports);
         let meets = |service: &&Service| match opening.ports.as_slice() {
             [] => matches!(service.ports, ServicePorts::AllBut(_)),
@@ -34,19 +36,19 @@ impl Converter<'_> {
         let theirs = service.ports.texts().join(", ");
         if opening.either_proto && theirs != text {
             self.note(format!(
-                "door {door}: its command names no protocol and so opens {text}; service {name} \
+                "{who}: its command names no protocol and so opens {text}; service {name} \
                  opens {theirs}"
             ));
         }
         match ends {
             Ends::After(seconds) if seconds != lasts => self.note(format!(
-                "door {door}: {text}: a grant of service {name} lasts {lasts} s, its own rule \
+                "{who}: {text}: a grant of service {name} lasts {lasts} s, its own rule \
                  lasted {seconds} s"
             )),
-            Ends::ByDoor => self.note_by_door(door, lasts),
+            Ends::ByDoor => self.note_by_door(who, lasts),
             Ends::Never if service.mode == Mode::Mark => return Err(stays()),
             Ends::Never => self.warn(format!(
-                "door {door}: nothing took back what it opens; a grant of service {name} ends \
+                "{who}: nothing took back what it opens; a grant of service {name} ends \
                  after {lasts} s"
             )),
             _ => {}
@@ -70,6 +72,9 @@ impl Converter<'_> {
         if opening.ports.iter().any(|port| port.first == 1 && port.last == u16::MAX) {
             return Err(Refusal::known("it opens every port of a protocol"));
         }
+        if self.is_full() {
+            return Err(Refusal::known(FULL));
+        }
         let mut mode = self.existing.firewall.mode;
         let mut ports = ServicePorts::Listed(opening.ports.clone());
         if opening.ports.is_empty() {
@@ -92,10 +97,15 @@ impl Converter<'_> {
         Ok(name)
     }
 
-    fn note_by_door(&mut self, door: &str, seconds: u32) {
+    fn note_by_door(&mut self, who: &str, seconds: u32) {
         self.note(format!(
-            "door {door}: another door shut what it opens; now that shuts by itself after {seconds} s"
+            "{who}: another door shut what it opens; now that shuts by itself after {seconds} s"
         ));
+    }
+
+    /// True if the configuration has as many services as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        self.all_services().count() >= MAX_SERVICES
     }
 
     pub(super) fn all_services(&self) -> impl Iterator<Item = &Service> {
@@ -121,7 +131,7 @@ fn opens_the_same(service: &Service, opening: &Opening) -> bool {
 }
 
 /// Names that people know the ports by, the best first.
-fn service_names(ports: &[PortRange]) -> Vec<ServiceName> {
+pub(super) fn service_names(ports: &[PortRange]) -> Vec<ServiceName> {
     let Some(PortRange { proto, first, .. }) = ports.first() else {
         return ["all", "all-ports"].into_iter().filter_map(ServiceName::new).collect();
     };

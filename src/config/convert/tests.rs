@@ -33,7 +33,7 @@ const OWN: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(10, 90, 0, 1))];
 
 /// The settings of `there` with the converted `text` appended, and all remarks.
 fn appended(there: &str, text: &str) -> (Settings, Vec<String>) {
-    let Converted { toml, left_out, warnings, notes } =
+    let Converted { toml, left_out, warnings, notes, .. } =
         convert(&read(text), &native::parse("there.toml", there).unwrap(), &names, &OWN);
     let whole = format!("{there}{toml}");
     let settings =
