@@ -8,6 +8,7 @@ mod world;
 mod closing;
 mod commands;
 mod crowd;
+mod day;
 mod doors;
 mod foreseeing;
 mod guard;
