@@ -7,6 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use libfuzzer_sys::fuzz_target;
 use toctoc::core::service::Client;
 use toctoc::core::types::{ClientId, ServiceName};
+use toctoc::keys::authorized::limits::any_zone;
 use toctoc::keys::authorized::{EMPTY, add, parse};
 use toctoc::keys::authorized_keys::{name_of, read};
 
@@ -25,10 +26,10 @@ fuzz_target!(|input: &str| {
             key: usable.key.clone(),
             services: ServiceName::new("ssh").into_iter().collect(),
             expires: usable.expires,
-            max_seconds: None,
+            limits: None,
             invited_until: None,
         };
         let text = add("clients", EMPTY, &client).expect("it was said to be usable");
-        assert_eq!(parse("clients", &text).expect("we wrote it"), [client]);
+        assert_eq!(parse("clients", &text, &any_zone).expect("we wrote it"), [client]);
     }
 });

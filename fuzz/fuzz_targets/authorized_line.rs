@@ -4,7 +4,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use toctoc::keys::authorized::{add, find, parse, revoke};
+use toctoc::core::service::Client;
+use toctoc::core::types::Fault;
+use toctoc::keys::authorized::limits::any_zone;
+use toctoc::keys::authorized::{self, add, find, revoke};
+
+fn parse(label: &str, text: &str) -> Result<Vec<Client>, Fault> {
+    authorized::parse(label, text, &any_zone)
+}
 
 fuzz_target!(|input: &str| match parse("clients", input) {
     Ok(clients) => {

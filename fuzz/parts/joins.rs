@@ -41,7 +41,7 @@ impl Joins {
                     name: id.to_string(),
                     services: [].into(),
                     expires: None,
-                    max_seconds: None,
+                    limits: None,
                 },
                 standing: Standing::Open(rule),
             });

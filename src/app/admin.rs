@@ -151,6 +151,17 @@ pub struct GrantLine {
     pub seconds_left: u64,
 }
 
+/// The answer to `show-client`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ClientState {
+    /// The newest timestamp of its knocks, by its own clock; `None` if none is remembered.
+    pub last_knock: Option<String>,
+    /// Its live grants, the first of them.
+    pub grants: Vec<GrantLine>,
+    /// The number of its other grants.
+    pub more: usize,
+}
+
 /// The answer to `close`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct CloseDone {
@@ -300,6 +311,11 @@ pub fn find_client(settings: &Settings, name: &str) -> Result<Option<ClientId>, 
             ClientSearch::Nobody => return Ok(None),
         }
     }
+}
+
+/// What the running gateway knows of a client.
+pub fn client_state(settings: &Settings, client: ClientId) -> Result<ClientState, Fault> {
+    decode(request(settings, &ControlRequest::ShowClient { id: client.0 })?)
 }
 
 /// Revokes a client at the running gateway, whatever the clients file says.

@@ -12,9 +12,11 @@ use crate::config::duration::duration;
 use crate::config::{Service, ServicePorts, defaults, is_interface};
 use crate::core::address::is_host;
 use crate::core::columns::COLUMNS;
+use crate::core::hours::Hours;
 use crate::core::prefix::Prefix;
 use crate::core::types::{Fault, Fingerprint, PortRange, ServiceName};
-use crate::keys::authorized::is_name;
+use crate::edge::zones;
+use crate::keys::authorized::{is_name, limits};
 use crate::keys::invitation::is_gateway_name;
 use crate::keys::public::parse_fingerprint;
 
@@ -144,6 +146,19 @@ fn interface(text: &str) -> Result<String, String> {
 
 fn checked(text: &str, fits: bool, remedy: &str) -> Result<String, String> {
     if fits { Ok(text.to_owned()) } else { Err(remedy.to_owned()) }
+}
+
+/// Hours of the week.
+fn hours(text: &str) -> Result<Hours, String> {
+    let written = text.replace('"', "");
+    limits::hours(&written, &zones::find)
+        .map_err(|what| format!("{what}; write for example Mon-Fri 08:00-18:00 Europe/Berlin"))
+}
+
+/// Addresses and networks.
+fn prefixes(text: &str) -> Result<toctocd::Prefixes, String> {
+    let remedy = "write addresses and networks as 203.0.113.7,2001:db8::/48";
+    limits::from(text).map(toctocd::Prefixes).ok_or_else(|| remedy.to_owned())
 }
 
 /// The length of a grant, in seconds.

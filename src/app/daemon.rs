@@ -107,6 +107,12 @@ fn run(args: &ToctocdArgs) -> u8 {
         ToctocdCommand::Client(ClientCommand::Forgive { name, profile }) => {
             provision::forgive(config, name, profile)
         }
+        ToctocdCommand::Client(ClientCommand::Show { name }) => provision::show(config, name),
+        ToctocdCommand::Client(ClientCommand::Disable { name }) => provision::disable(config, name),
+        ToctocdCommand::Client(ClientCommand::Enable { name }) => provision::enable(config, name),
+        ToctocdCommand::Client(ClientCommand::Rotate { name, key, profile }) => {
+            provision::rotate(config, name, key.as_deref(), profile)
+        }
         ToctocdCommand::Client(ClientCommand::Revoke { name }) => provision::revoke(config, name),
         ToctocdCommand::Guard(command) => {
             code = FAILED;

@@ -17,6 +17,7 @@ mod activity;
 mod closing;
 mod commands;
 mod connections;
+mod denials;
 mod doors;
 mod events;
 mod foreseeing;

@@ -12,6 +12,7 @@ use crate::core::clients::ClientTable;
 use crate::core::joining::{self, Asking, Invited, JoinAnswer, Standing};
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::files::{self, FileCheck, FileLock, LockFault};
+use crate::edge::zones::Zones;
 use crate::keys::authorized::{self, joined};
 
 /// How long a command waits for another one, and for the gatekeeper.
@@ -57,7 +58,10 @@ pub struct JoinDone {
 pub fn read(path: &Path) -> Result<Vec<Invited>, Fault> {
     match path.symlink_metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        _ => joined::parse(&path.display().to_string(), &text(path)?),
+        _ => {
+            let zones = Zones::default();
+            joined::parse(&path.display().to_string(), &text(path)?, &|name| zones.find(name))
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::core::clients::ClientTable;
 use crate::core::door::is_shipped;
 use crate::core::types::{Fault, FaultKind};
 use crate::edge::files::{self, FileCheck, not_text};
+use crate::edge::zones::Zones;
 use crate::keys::authorized;
 use crate::keys::gateway::{GatewayFile, TestKeys};
 
@@ -178,7 +179,9 @@ pub fn clients(settings: &Settings) -> Result<ClientTable, Fault> {
     let files = ClientFiles::of(settings);
     let label = files.clients.display().to_string();
     let before = ClientTable::default();
-    let clients = authorized::read(&label, &clients_text(&files.clients)?, &before)?;
+    let text = clients_text(&files.clients)?;
+    let zones = Zones::default();
+    let clients = authorized::read(&label, &text, &before, &|name| zones.find(name))?;
     authorized::joined::merge(&label, clients, &joined::read(&files.joined)?, &before)
 }
 
@@ -205,13 +208,15 @@ pub fn clients_again(files: &ClientFiles, before: &ClientTable) -> Result<Client
     let label = path.display().to_string();
     let bytes = clients_bytes(path)?;
     let joined_text = joined::text(&files.joined)?;
+    let zones = Zones::default();
+    let find_zone = |name: &str| zones.find(name);
     let read = match std::str::from_utf8(&bytes) {
-        Ok(text) => authorized::read(&label, text, before),
+        Ok(text) => authorized::read(&label, text, before, &find_zone),
         Err(error) => Err(not_text(path, error)),
     };
     let joined_label = files.joined.display().to_string();
     let merged = read.and_then(|clients| {
-        let rows = authorized::joined::parse(&joined_label, &joined_text)?;
+        let rows = authorized::joined::parse(&joined_label, &joined_text, &find_zone)?;
         authorized::joined::merge(&label, clients, &rows, before)
     });
     Ok(match merged {

@@ -22,13 +22,15 @@ mod invitations;
 mod knock_on_ports;
 mod list;
 mod qr_code;
+mod show;
 
-pub use clients::{add, forgive, revoke};
+pub use clients::{add, disable, enable, forgive, revoke, rotate};
 pub use conversion::convert;
 pub use first_start::init_at_terminal;
 pub use invitations::{approve, invite};
 pub use knock_on_ports::export;
 pub use list::list;
+pub use show::show;
 
 /// Makes directory, keys, clients file and, last, the configuration. `named` is the value of
 /// `--config`.

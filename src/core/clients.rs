@@ -66,14 +66,16 @@ impl Enrolled {
 }
 
 impl ClientTable {
-    /// The table of these clients, which shares with `before` what is the same. Fails with an id
-    /// that two of them have.
+    /// The table of these clients, which shares with `before` what is the same. A disabled one has
+    /// no row. Fails with an id that two of them have.
     pub fn new(
         before: &ClientTable, clients: impl IntoIterator<Item = Arc<Enrolled>>,
     ) -> Result<ClientTable, ClientId> {
         let clients: Vec<Arc<Enrolled>> = clients.into_iter().collect();
         let count = (clients.len() / PART).next_power_of_two();
-        let is_client = |row: &&Arc<Enrolled>| row.client.invited_until.is_none();
+        let is_client = |row: &&Arc<Enrolled>| {
+            row.client.invited_until.is_none() && !row.client.limits().disabled
+        };
         let len = clients.iter().filter(is_client).count();
         let mut parts = vec![Vec::new(); count];
         let mut lists: Vec<Arc<[ServiceName]>> = Vec::new();
@@ -93,6 +95,7 @@ impl ClientTable {
             if let Some(pair) = part.windows(2).find(|pair| pair[0].0 == pair[1].0) {
                 return Err(pair[0].0);
             }
+            part.retain(|(_, enrolled)| !enrolled.client.limits().disabled);
             let old = before.parts.get(shared.len()).filter(|_| before.parts.len() == count);
             shared.push(match old {
                 Some(old) if is_same(old, &part) => Arc::clone(old),

@@ -259,6 +259,11 @@ impl Grants {
         (self.live.of_holder(holder), self.past.of_holder(holder))
     }
 
+    /// The number of grants of this holder, live or being decided.
+    pub fn count_of(&self, holder: Holder) -> u32 {
+        self.tally.of_holder(holder)
+    }
+
     /// The number of live grants.
     pub fn count(&self) -> usize {
         self.live.len()

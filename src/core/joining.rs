@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::limits::Limits;
 use super::public_key::PublicKey;
 use super::service::Client;
 use super::types::{ClientId, Fingerprint, ServiceName};
@@ -37,7 +38,7 @@ pub struct JoinTerms {
     pub name: String,
     pub services: Arc<[ServiceName]>,
     pub expires: Option<u64>,
-    pub max_seconds: Option<u32>,
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// How far somebody has come.
@@ -160,9 +161,9 @@ impl Invited {
     }
 
     /// The rows of the table of clients that come from this line: the invitation's, and the
-    /// client's.
+    /// client's. A disabled client has none, nor has the invitation by which it joined.
     pub fn clients(&self) -> Vec<Client> {
-        let JoinTerms { name, services, expires, max_seconds } = &self.terms;
+        let JoinTerms { name, services, expires, limits } = &self.terms;
         let mut clients = Vec::new();
         if let Standing::Joined(id, key) = &self.standing {
             clients.push(Client {
@@ -171,7 +172,7 @@ impl Invited {
                 key: key.clone(),
                 services: Arc::clone(services),
                 expires: *expires,
-                max_seconds: *max_seconds,
+                limits: limits.clone(),
                 invited_until: None,
             });
         }
@@ -182,7 +183,7 @@ impl Invited {
                 key: PublicKey::plain([0; 32]),
                 services: [].into(),
                 expires: None,
-                max_seconds: None,
+                limits: limits.clone().filter(|limits| limits.disabled),
                 invited_until: Some(invitation.until),
             });
         }

@@ -14,10 +14,12 @@ pub mod event;
 pub mod exchange;
 pub mod grant;
 pub mod grants;
+pub mod hours;
 pub mod joining;
 pub mod keyring;
 pub mod knock;
 pub mod ledger;
+pub mod limits;
 pub mod marks;
 pub mod noise;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::door::Door;
 use super::grant::{ActiveGrant, GrantEnd, GrantKey, Holder};
 use super::grants::Grants;
 use super::knock::{KnockKind, Status, port_entries};
+use super::limits::Limited;
 use super::prefix::{Prefix, Span};
 use super::replay::{Fresh, Refused, Replay, ReplayDecision};
 use super::reply::{PendingReply, Reply};
@@ -188,6 +189,13 @@ impl Policy {
         if same { None } else { Some(GrantEnd::Changed) }
     }
 
+    /// The number of live grants that this client must lose, if it has so many now.
+    pub fn beyond(&self, holder: Holder, live: u32) -> u32 {
+        let Holder::Client(id) = holder else { return 0 };
+        let limit = self.clients.get(id).and_then(|client| client.limits().max_grants);
+        limit.map_or(0, |limit| live.saturating_sub(limit))
+    }
+
     /// The service of a grant and the most seconds that it may last, if its holder may still have
     /// a grant for that service and that address.
     fn still_allowed(&self, latest: Wall, grant: &ActiveGrant) -> Option<(&Service, u32)> {
@@ -198,8 +206,11 @@ impl Policy {
                 let client = self.client(latest, id)?;
                 let allowed = client.services.contains(&service.name)
                     && service.source.admits(grant.proof, source, span)
+                    && client.limits().admit(source, span)
                     && self.may_keep(source, span);
-                allowed.then(|| (service, max_seconds(grant.opened.wall, client, service)))
+                // Beyond its hours a grant ends, and its connections go on.
+                let most = max_seconds(grant.opened.wall, client, service).unwrap_or(0);
+                allowed.then_some((service, most))
             }
             Holder::Door(_) => {
                 let allowed =
@@ -428,6 +439,7 @@ impl Policy {
         &self, now: Now, latest: Wall, client: &Client, service: &Service, asked: &Asked,
         grants: &Grants,
     ) -> Result<ActiveGrant, Refusal> {
+        let limits = client.limits();
         let v6 = asked.address.ip().is_ipv6();
         // A forward without a target would grant this machine's own port. Commands know of no
         // source port: they would open to the whole address.
@@ -438,10 +450,17 @@ impl Policy {
         if service.commands.is_some() && bound_to_port {
             return Err(Refusal::PortOfCommands);
         }
+        if !limits.admit(asked.address, Span::HOST) {
+            return Err(Refusal::Limited(Limited::From));
+        }
+        // A clock that is set back must not bring hours back, nor one that was ahead.
+        let by_latest = max_seconds(latest, client, service).map_err(Refusal::Limited)?;
+        let by_clock = max_seconds(now.wall, client, service).map_err(Refusal::Limited)?;
         // A client that knows its source port knows its address too, and needs no wider net.
-        let span = match bound_to_port {
-            true => Span::HOST,
-            false => self.span_for(service, asked.address),
+        let wide = self.span_for(service, asked.address);
+        let span = match !bound_to_port && limits.admit(wide.of(asked.address), wide) {
+            true => wide,
+            false => Span::HOST,
         };
         let key = GrantKey {
             holder: Holder::Client(client.id),
@@ -450,12 +469,16 @@ impl Policy {
             source_port: asked.source_port,
             span,
         };
-        has_room(&key, service, self.max_grants, grants)?;
+        has_room(&key, service, self.most_grants(client), grants)?;
         let wanted = if asked.seconds == 0 { service.seconds } else { asked.seconds };
         let left = seconds_left(grants, &key, service, now);
-        let most = max_seconds(latest, client, service);
-        let seconds = wanted.max(left).min(most).max(1);
+        let seconds = wanted.max(left).min(by_latest).min(by_clock).max(1);
         Ok(grant(key, service, now, seconds, asked.proof))
+    }
+
+    /// The most live grants of this client.
+    pub fn most_grants(&self, client: &Client) -> u32 {
+        client.limits().max_grants.unwrap_or(u32::MAX).min(self.max_grants)
     }
 }
 
@@ -495,14 +518,14 @@ fn close(fresh: Fresh, grants: &Grants) -> Closing {
     Closing::new(fresh, keys)
 }
 
-/// The longest grant that this client may have, if it begins at `opened`.
-fn max_seconds(opened: Wall, client: &Client, service: &Service) -> u32 {
-    let mut most = service.max_seconds.min(client.max_seconds.unwrap_or(u32::MAX));
+/// The longest grant that this client may have, if it begins at `opened`; or why it has none then.
+fn max_seconds(opened: Wall, client: &Client, service: &Service) -> Result<u32, Limited> {
+    let mut most = service.max_seconds.min(client.limits().longest(opened)?);
     if let Some(expires) = client.expires {
         let left = expires.saturating_sub(opened.0 / SECOND);
         most = most.min(saturated_u32(left));
     }
-    most
+    Ok(most)
 }
 
 /// Seconds that the holder already has; 0 for a grant of the other kind.

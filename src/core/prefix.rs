@@ -105,8 +105,21 @@ impl Prefix {
         self.base
     }
 
+    /// As people write it: one address without its length.
+    pub fn short(&self) -> String {
+        match self.length == width(self.base) {
+            true => self.base.to_string(),
+            false => self.to_string(),
+        }
+    }
+
     pub fn contains(&self, source: Source) -> bool {
         self.masked(source.ip()) == Some(bits(self.base))
+    }
+
+    /// True if it contains all of the `span` of `source`.
+    pub fn contains_net(&self, source: Source, span: Span) -> bool {
+        self.contains(source) && span.prefix_length(source) >= self.length
     }
 
     /// True if it shares an address with the `span` of `source`.

@@ -252,6 +252,12 @@ impl Replay {
         newest.filter(move |(_, newest)| *newest > horizon)
     }
 
+    /// The newest timestamp of this client that does not count any more: that of its last knock, by
+    /// the client's clock.
+    pub fn last_knock(&self, id: ClientId) -> Option<Wall> {
+        self.clients.get(&id).map(|client| client.marks.newest())
+    }
+
     /// Now, or the latest time that a trusted clock ever showed if that is later: for what must not
     /// come back when the clock is set back.
     pub fn latest(&self, now: Now) -> Wall {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::limits::{Limits, NO_LIMITS};
 use super::prefix::{Prefix, Span, Spans};
 use super::public_key::PublicKey;
 use super::types::{ClientId, Port, PortRange, Proto, ServiceName, Source};
@@ -219,11 +220,17 @@ pub struct Client {
     pub services: Arc<[ServiceName]>,
     /// The time from which it is unknown, in seconds since the epoch.
     pub expires: Option<u64>,
-    /// The longest grant for this client, whatever the service says.
-    pub max_seconds: Option<u32>,
+    /// Its own limits, if it has any.
+    pub limits: Option<Arc<Limits>>,
     /// `Some`: this is no client but an invitation. Until then, in seconds since the epoch, it may
     /// ask to join, and for nothing else. Its key proves nothing.
     pub invited_until: Option<u64>,
+}
+
+impl Client {
+    pub fn limits(&self) -> &Limits {
+        self.limits.as_deref().unwrap_or(&NO_LIMITS)
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +275,12 @@ mod tests {
         }
         assert_eq!(all.texts(), ["all", "!80/tcp", "!5000-5010/udp"]);
         assert!(!all.is_empty() && ServicePorts::Listed(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn limits_that_a_client_does_not_have_take_no_room() {
+        // There may be 100,000 clients, and few have any.
+        assert!(size_of::<Client>() <= 136, "{} bytes", size_of::<Client>());
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub fn client() -> Client {
         key,
         services: ServiceName::new("ssh").into_iter().collect(),
         expires: None,
-        max_seconds: None,
+        limits: None,
         invited_until: None,
     }
 }

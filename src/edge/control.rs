@@ -87,6 +87,10 @@ pub enum ControlRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<[u8; 16]>,
     },
+    /// What is known of the client with this id.
+    ShowClient {
+        id: [u8; 16],
+    },
     /// Revoke the client with this id, even if the clients file goes on to name it.
     Revoke {
         id: [u8; 16],

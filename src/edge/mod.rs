@@ -89,3 +89,4 @@ pub mod terminal;
 pub mod twin;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod worker;
+pub mod zones;

@@ -16,8 +16,10 @@ use crate::core::types::{ClientId, Fault, FaultKind, ServiceName};
 use crate::keys::encoded;
 
 pub mod joined;
+pub mod limits;
 mod line;
 
+use limits::{Zones, any_zone};
 pub(crate) use line::is_name;
 pub(super) use line::{NO_TOUCH, VERIFY};
 
@@ -33,7 +35,9 @@ const LONG: usize = 1 << 20;
 pub const EMPTY: &str = "\
 # The clients that may knock, one per line. `toctocd client add` and `client revoke` edit this file.
 # You may edit it too; then reload. The format of a line:
-#   id=HEX,services=\"ssh,web\"[,expires=\"2027-01-01T00:00:00Z\"][,max-seconds=600][,door=\"NAME\"] ssh-ed25519 AAAA... NAME
+#   id=HEX,services=\"ssh,web\"[,OPTION...] ssh-ed25519 AAAA... NAME
+# Options: expires=\"2027-01-01T00:00:00Z\", not-before= (the same), hours=\"Mon-Fri 08:00-18:00 Europe/Berlin\",
+# from=\"203.0.113.7,2001:db8::/48\", max-seconds=600, max-grants=2, disabled, door=\"NAME\".
 # A FIDO key, sk-ssh-ed25519@openssh.com, may also have verify-required or no-touch-required there.
 # The id is part of the client's profile: if you change it, the client needs a new profile.
 ";
@@ -43,25 +47,29 @@ pub const EMPTY: &str = "\
 ///
 /// The keys of up to 1,000 new lines are checked at once, so that a bad key in a line written by
 /// hand is reported with its place. Those of more are checked when they are first needed.
-pub fn read(label: &str, text: &str, before: &ClientTable) -> Result<ClientTable, Fault> {
-    Ok(whole(SourceText::new(label, text), before, CHECKED)?.clients)
+pub fn read(
+    label: &str, text: &str, before: &ClientTable, zones: Zones<'_>,
+) -> Result<ClientTable, Fault> {
+    Ok(whole(SourceText::new(label, text), before, CHECKED, zones)?.clients)
 }
 
 /// The same in the order of the file.
-pub fn parse(label: &str, text: &str) -> Result<Vec<Client>, Fault> {
-    let rows = whole(SourceText::new(label, text), &ClientTable::default(), CHECKED)?.rows;
+pub fn parse(label: &str, text: &str, zones: Zones<'_>) -> Result<Vec<Client>, Fault> {
+    let rows = whole(SourceText::new(label, text), &ClientTable::default(), CHECKED, zones)?.rows;
     Ok(rows.into_iter().map(|row| row.enrolled.client.clone()).collect())
 }
 
 /// Checks every key of a clients file. Takes six seconds for 100,000.
 pub fn check_keys(label: &str, text: &str) -> Result<(), Fault> {
-    whole(SourceText::new(label, text), &ClientTable::default(), usize::MAX).map(drop)
+    let file = SourceText::new(label, text);
+    whole(file, &ClientTable::default(), usize::MAX, &any_zone).map(drop)
 }
 
-/// The clients of `before` that a file with mistakes still names: those whose id stands in it. So
-/// a mistake in one line keeps nobody whose line is gone.
+/// The clients of `before` that a file with mistakes still names: those whose id stands in it, and
+/// not in a line that is disabled. So a mistake in one line keeps nobody whose line is gone.
 pub fn still_named(text: &str, before: &ClientTable) -> ClientTable {
-    let named = ids(text);
+    let lines = client_lines(text).filter(|(_, line)| !line::is_disabled(line));
+    let named: BTreeSet<ClientId> = lines.flat_map(|(_, line)| ids_of(line)).collect();
     before.retain(|id| named.contains(&id))
 }
 
@@ -87,7 +95,7 @@ fn ids_of(line: &str) -> Vec<ClientId> {
 pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
     let line = line::print(client);
     // We must be able to read what we wrote.
-    line::parse(SourceText::new(label, &line), 0, &line)?;
+    line::parse(SourceText::new(label, &line), 0, &line, &any_zone)?;
     let shown = client.key.line();
     let blob = last_word(&shown);
     let id = client.id.to_string();
@@ -177,7 +185,7 @@ pub fn names(text: &str) -> Vec<String> {
 /// The client called `name`. Fails if nobody has that name, or its line has a mistake.
 pub fn find(label: &str, text: &str, name: &str) -> Result<Client, Fault> {
     let (start, content) = lines_of(label, text, name)?[0];
-    Ok(line::parse(SourceText::new(label, text), start, content)?.client)
+    Ok(line::parse(SourceText::new(label, text), start, content, &any_zone)?.client)
 }
 
 /// Removes the line of the client called `name`; all else stays byte for byte. Fails if nobody has
@@ -191,6 +199,18 @@ pub fn revoke(label: &str, text: &str, name: &str) -> Result<String, Fault> {
         left.replace_range(begin..end, "");
     }
     Ok(left)
+}
+
+/// Disables the client called `name`, or enables it; all else stays byte for byte. Fails if nobody
+/// has that name, or if its line has a mistake.
+pub fn set_disabled(label: &str, text: &str, name: &str, disabled: bool) -> Result<String, Fault> {
+    let mut changed = text.to_owned();
+    for (start, content) in lines_of(label, text, name)?.into_iter().rev() {
+        line::parse(SourceText::new(label, text), start, content, &any_zone)?;
+        let line = line::with_disabled(content, disabled);
+        changed.replace_range(start..start + content.len(), &line);
+    }
+    Ok(changed)
 }
 
 /// Makes a comment of the line that [`revoke`] would remove. The text is as long as before.
@@ -210,14 +230,14 @@ fn lines_of<'a>(label: &str, text: &'a str, name: &str) -> Result<Vec<(usize, &'
     let file = SourceText::new(label, text);
     let mut found: Vec<(usize, &str)> =
         client_lines(text).filter(|(_, content)| last_word(content) == name).collect();
-    let is_sound = |line: &(usize, &str)| match line::parse(file, line.0, line.1) {
+    let is_sound = |line: &(usize, &str)| match line::parse(file, line.0, line.1, &any_zone) {
         Ok(parsed) => parsed.client.name == name,
         Err(_) => false,
     };
     if found.iter().any(is_sound) {
         found.retain(is_sound);
     }
-    let is_broken = |line: &(usize, &str)| line::parse(file, line.0, line.1).is_err();
+    let is_broken = |line: &(usize, &str)| line::parse(file, line.0, line.1, &any_zone).is_err();
     if found.is_empty() {
         let named = client_lines(text).filter(|(_, content)| word_behind_key(content) == name);
         found.extend(named.filter(is_broken));
@@ -269,13 +289,13 @@ struct WholeFile<'a> {
 
 /// Reads every line, and checks the keys of the new ones if there are at most `keys`.
 fn whole<'a>(
-    file: SourceText<'a>, before: &ClientTable, keys: usize,
+    file: SourceText<'a>, before: &ClientTable, keys: usize, zones: Zones<'_>,
 ) -> Result<WholeFile<'a>, Fault> {
-    let (rows, mistake) = rows(file, before);
+    let (rows, mistake) = rows(file, before, zones);
     if rows.iter().filter(|row| row.is_new).count() <= keys {
         for row in rows.iter().filter(|row| row.is_new) {
             row.enrolled.check_key().or_else(|fault| {
-                let at = line::parse(file, row.start, row.content)?.key_at;
+                let at = line::parse(file, row.start, row.content, &any_zone)?.key_at;
                 Err(file.complain(at, fault.what, fault.remedy))
             })?;
         }
@@ -293,9 +313,11 @@ fn whole<'a>(
 }
 
 /// Reads the lines up to the first mistake: one half of a long file in a thread beside this one.
-fn rows<'a>(file: SourceText<'a>, before: &ClientTable) -> (Vec<Row<'a>>, Option<Fault>) {
+fn rows<'a>(
+    file: SourceText<'a>, before: &ClientTable, zones: Zones<'_>,
+) -> (Vec<Row<'a>>, Option<Fault>) {
     let length = file.text.len();
-    let within = |range: Range<usize>| rows_within(file, range, before);
+    let within = |range: Range<usize>| rows_within(file, range, before, zones);
     let middle = if length < LONG { length } else { length / 2 };
     let Some(at) = file.text.as_bytes()[middle..].iter().position(|byte| *byte == b'\n') else {
         return within(0..length);
@@ -318,12 +340,12 @@ fn rows<'a>(file: SourceText<'a>, before: &ClientTable) -> (Vec<Row<'a>>, Option
 
 /// Reads the lines of this part of the file, which begins and ends with a whole line.
 fn rows_within<'a>(
-    file: SourceText<'a>, range: Range<usize>, before: &ClientTable,
+    file: SourceText<'a>, range: Range<usize>, before: &ClientTable, zones: Zones<'_>,
 ) -> (Vec<Row<'a>>, Option<Fault>) {
     let mut rows = Vec::new();
     let mut shared = BTreeSet::new();
     for (start, content) in client_lines(&file.text[range.clone()]) {
-        match row(file, range.start + start, content, before, &mut shared) {
+        match row(file, range.start + start, content, before, &mut shared, zones) {
             Ok(row) => rows.push(row),
             Err(mistake) => return (rows, Some(mistake)),
         }
@@ -334,7 +356,7 @@ fn rows_within<'a>(
 /// Reads one line. `shared`: the lists of services so far.
 fn row<'a>(
     file: SourceText<'a>, start: usize, content: &'a str, before: &ClientTable,
-    shared: &mut BTreeSet<Arc<[ServiceName]>>,
+    shared: &mut BTreeSet<Arc<[ServiceName]>>, zones: Zones<'_>,
 ) -> Result<Row<'a>, Fault> {
     if content.len() > MAX_LINE {
         let what = format!("a line of more than {MAX_LINE} bytes");
@@ -347,7 +369,7 @@ fn row<'a>(
     if let Some(enrolled) = id.and_then(|id| before.unchanged(id, line)) {
         return Ok(Row { start, content, enrolled, is_new: false });
     }
-    let mut client = line::parse(file, start, content)?.client;
+    let mut client = line::parse(file, start, content, zones)?.client;
     match shared.get(&client.services) {
         Some(same) => client.services = Arc::clone(same),
         None => drop(shared.insert(Arc::clone(&client.services))),
@@ -408,7 +430,7 @@ fn check_unique(file: SourceText<'_>, rows: &[Row<'_>], same_id: bool) -> Result
         }
     }
     let Some((later, first, what)) = doubled.into_iter().min() else { return Ok(()) };
-    let parsed = line::parse(file, rows[later].start, rows[later].content)?;
+    let parsed = line::parse(file, rows[later].start, rows[later].content, &any_zone)?;
     let at = match what {
         "key" => parsed.key_at,
         "name" => parsed.name_at,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toctoc::core::knock::{KnockKind, Request, Status};
 
-use crate::harness::gate::{DNS, Gate, Knocker, SSH, section};
+use crate::harness::gate::{DNS, Gate, Knocker, SSH, ok, section};
 use crate::harness::{Echo, Host, LONG, SHORT, echoes, udp_echoes, until};
 
 /// A gateway whose services have this `cut`, and their servers.
@@ -105,6 +105,30 @@ fn a_close_cuts_the_clients_connections_only_if_the_service_says_so() {
         }
         assert_eq!(alive(&mut own, if left == 0 { SHORT } else { LONG }), left, "{cut}");
     }
+}
+
+#[test]
+fn an_admin_ends_one_grant_and_its_connection_goes_on_until_it_is_cut_too() {
+    let (gate, _tcp, _udp) = gate("never");
+    let [anna, bert] = ["anna", "bert"].map(|name| gate.enrol(name, "ssh"));
+    let other = gate.net.host(7);
+    let (to, others) = (gate.port(0, SSH), other.gateway(0, SSH));
+    anna.must_open(&gate.net.client, "ssh", 0);
+    bert.must_open(&other, "ssh", 0);
+    let mut own = gate.net.client.connect(to, LONG).expect("granted");
+    let mut kept = other.connect(others, LONG).expect("granted");
+    let name = "anna/ssh@10.90.0.2";
+    let said = ok(&gate.toctocd(&["close", name]));
+    assert!(said.starts_with("ended 1 grant\nconnections to ssh "), "{said}");
+    assert!(!gate.net.client.tcp_reaches(to, SHORT) && echoes(&mut own, LONG));
+    // The command that it named.
+    let said = ok(&gate.toctocd(&["close", name, "--cut"]));
+    assert!(said.contains("connections to ssh that came in under them are cut"), "{said}");
+    assert!(!echoes(&mut own, SHORT) && echoes(&mut kept, LONG));
+    assert!(other.tcp_reaches(others, LONG), "the grant of somebody else");
+    let nothing = gate.toctocd(&["close", name, "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&nothing.stdout).expect("JSON");
+    assert_eq!((nothing.status.code(), &told["result"]), (Some(5), &"fault".into()));
 }
 
 #[test]

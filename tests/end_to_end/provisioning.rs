@@ -4,6 +4,8 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
+use toctoc::core::types::SECOND;
+use toctoc::edge::clock;
 
 use crate::harness::gate::{Gate, SSH, ok, stderr};
 use crate::harness::{LONG, SHORT};
@@ -197,4 +199,36 @@ fn when_only_clients_change_the_same_listener_goes_on_and_knows_them() {
     gate.reload();
     assert_ne!(gate.daemon().listener(), listener);
     bert.must_open(&gate.net.client, "ssh", 0);
+}
+
+#[test]
+fn hours_refuse_a_knock_and_say_why_in_the_log_and_a_disabled_client_is_unknown_until_it_is_enabled()
+ {
+    let mut gate = Gate::running(|config| config);
+    let _ssh = gate.net.gateway.tcp_echo(SSH);
+    let to = gate.port(0, SSH);
+    // A whole day and no other: the test must not depend on when it runs.
+    let day = (clock::now().wall.0 / SECOND / 86_400 + 3 + 3) % 7;
+    let day = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"][usize::try_from(day).unwrap()];
+    let hours = format!("{day} 00:00-24:00 UTC");
+    gate.enrol_with("anna", "ssh", &["--hours", &hours, "--max-grants", "2"]);
+    let refused = gate.toctoc_as("anna", "open anna ssh -4");
+    assert!(stderr(&refused).contains("at this hour"), "{refused:?}");
+    gate.daemon().wait_for(&format!("refused from 10.90.0.2: outside of its hours ({hours})"));
+    let clients = gate.path("etc/clients");
+    let open = fs::read_to_string(&clients).unwrap().replace(&hours, "daily 00:00-24:00 UTC");
+    fs::write(&clients, open).unwrap();
+    gate.reload();
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
+    let shown = ok(&gate.toctocd(&["client", "show", "anna"]));
+    for part in ["hours=\"daily 00:00-24:00 UTC\"", "max-grants=2", "anna/ssh@10.90.0.2, "] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    ok(&gate.toctocd(&["client", "disable", "anna"]));
+    assert!(!gate.net.client.tcp_reaches(to, SHORT));
+    let unknown = gate.toctoc_as("anna", "open anna ssh -4 --timeout 1s");
+    assert_eq!(unknown.status.code(), Some(3), "{unknown:?}");
+    ok(&gate.toctocd(&["client", "enable", "anna"]));
+    ok(&gate.toctoc_as("anna", "open anna ssh -4"));
+    assert!(gate.net.client.tcp_reaches(to, LONG));
 }

@@ -685,6 +685,11 @@ fn with_json_every_answer_and_every_fault_of_every_command_is_json() {
         (&["convert", "/no/such"], 2, "what", "/no/such"),
         (&["client", "revoke", "b"], 5, "what", "no client is called `b`"),
         (&["client", "forgive", "b"], 5, "what", "no client is called `b`"),
+        (&["client", "rotate", "b"], 5, "what", "no client is called `b`"),
+        (&["client", "show", "b"], 5, "what", "no client is called `b`"),
+        (&["client", "disable", "b"], 5, "what", "no client is called `b`"),
+        (&["client", "enable", "b"], 5, "what", "no client is called `b`"),
+        (&["client", "add", "b", "--hours", "Mon 8-18"], 2, "what", "invalid value"),
         (&["strat"], 2, "what", "unrecognized subcommand"),
         (&["client", "add", "a b"], 2, "what", "one word"),
         (&["guard", "on", "--confirm", "86401"], 2, "what", "invalid value"),
@@ -698,7 +703,9 @@ fn with_json_every_answer_and_every_fault_of_every_command_is_json() {
         assert_eq!(value["result"], result, "{words:?}");
     }
     let (_, clients) = json(&["client", "list"]);
-    assert_eq!(clients[0]["name"], "a");
+    assert_eq!((&clients[0]["name"], &clients[0]["disabled"]), (&"a".into(), &false.into()));
+    let (_, shown) = json(&["client", "show", "a"]);
+    assert_eq!((&shown["name"], &shown["last_knock"]), (&"a".into(), &serde_json::Value::Null));
     let (code, revoked) = json(&["client", "revoke", "a"]);
     assert_eq!((code, &revoked["result"]), (0, &"done".into()));
     assert!(revoked["notes"][0].as_str().unwrap().contains("`a` is revoked"));

@@ -176,7 +176,7 @@ impl Gateway {
             key: key.clone(),
             services: [].into(),
             expires: None,
-            max_seconds: None,
+            limits: None,
             invited_until: None,
         };
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -158,6 +158,7 @@ fn bash_zsh_and_fish_complete_commands_options_profiles_services_clients_and_doo
         offers("toctocd client re", &["revoke"]);
         offers("toctocd -c CONFIG client revoke a", &["albert", "anna"]);
         offers("toctocd -c CONFIG client forgive ", &["albert", "anna", "bert"]);
+        offers("toctocd -c CONFIG client show b", &["bert"]);
         offers("toctocd -c CONFIG client add x --services s", &["ssh"]);
         offers("toctocd -c CONFIG client add x --services ssh,", &["ssh,web"]);
         offers("toctocd -c CONFIG client add x --door ", &["garden"]);

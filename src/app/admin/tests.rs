@@ -116,7 +116,7 @@ pub(in crate::app) fn sound() -> GatewayStatus {
     }
 }
 
-fn line() -> GrantLine {
+pub(in crate::app) fn grant_line() -> GrantLine {
     GrantLine {
         grant: "anna/ssh@2001:db8::7".into(),
         client: "anna".into(),
@@ -199,11 +199,11 @@ fn without_grants_nothing_is_open() {
 
 #[test]
 fn grants_are_shown_in_columns() {
-    let mut long = line();
+    let mut long = grant_line();
     long.grant = "a-long-name/ssh@2001:db8::7".into();
     long.ports.clear();
     long.seconds_left = 86_400;
-    let text = grants_text(&page(vec![line(), long], None));
+    let text = grants_text(&page(vec![grant_line(), long], None));
     let rows: Vec<&str> = text.lines().collect();
     assert_eq!(
         rows,
@@ -224,7 +224,7 @@ fn status_and_grants_come_from_the_gateway_as_text_or_json() {
     let value = output.value.unwrap();
     assert_eq!((&value["pid"], &value["packets"]["granted"]), (&json!(17), &json!(35)));
     assert_eq!(gateway.requests(), [ControlRequest::Status]);
-    let one = page(vec![line()], None);
+    let one = page(vec![grant_line()], None);
     let gateway = RunningGateway::ok(serde_json::to_value(&one).unwrap());
     let output = grants(&gateway.reach(), true).unwrap();
     assert_eq!(*output.out, grants_text(&one));
@@ -234,7 +234,7 @@ fn status_and_grants_come_from_the_gateway_as_text_or_json() {
 
 #[test]
 fn only_the_first_page_is_fetched_unless_all_are_asked_for() {
-    let first = page(vec![line()], Some("end"));
+    let first = page(vec![grant_line()], Some("end"));
     let gateway = RunningGateway::ok(serde_json::to_value(&first).unwrap());
     let text = grants(&gateway.reach(), false).unwrap().out;
     assert!(text.starts_with("501 grants: ssh 501 of 1024;"), "{}", *text);

@@ -2,14 +2,18 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use super::{
     address, client_name, expiry, fingerprint, gateway_name, grant_name, grant_seconds, holder,
-    host, interface, service, service_name, trial_seconds,
+    host, hours, interface, prefixes, service, service_name, trial_seconds,
 };
 use crate::config::{Service, defaults};
+use crate::core::hours::Hours;
+use crate::core::limits::{Limits, NO_LIMITS};
+use crate::core::prefix::Prefix;
 use crate::core::types::{Fingerprint, ServiceName};
 pub use log::LogArgs;
 
@@ -108,7 +112,7 @@ pub enum ToctocdCommand {
     },
     /// Invite somebody: prints one line, with which `toctoc join` enrols a key by a knock.
     Invite(Invite),
-    /// Enrol, list and revoke clients.
+    /// Enrol, list, show, disable, rotate and revoke clients.
     #[command(subcommand)]
     Client(ClientCommand),
     /// Turn the guard on or off by hand, and show its state.
@@ -320,6 +324,33 @@ pub enum ClientCommand {
         #[command(flatten)]
         profile: ProfileArgs,
     },
+    /// Show one client: its key, services and options, when it last knocked, what it has open.
+    Show {
+        /// The client's name.
+        name: String,
+    },
+    /// Keep a client out for now: its line stays, and its current grants end at once.
+    Disable {
+        /// The client's name.
+        name: String,
+    },
+    /// Let a disabled client in again, with its old profile.
+    Enable {
+        /// The client's name.
+        name: String,
+    },
+    /// Give a client new secrets and a new profile, and with --key another key. The old profile
+    /// stops working, and its current grants end. Services, options and door stay.
+    Rotate {
+        /// The client's name.
+        name: String,
+        /// Its new SSH public key: the whole line, or the .pub file. Default: the key that it has.
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Contents and file of the new profile.
+        #[command(flatten)]
+        profile: ProfileArgs,
+    },
     /// Remove a client or an invitation. Its current grants end at once, and its profile stops
     /// working.
     Revoke {
@@ -360,13 +391,9 @@ pub struct Invite {
     /// machine.
     #[arg(long, value_name = "NAME", value_parser = gateway_name)]
     pub gateway_name: Option<String>,
-    /// Expiry: a time from now on (30d, 12h, 1y), a day (its start in UTC), or a moment as
-    /// 2027-01-31T12:00:00Z.
-    #[arg(long, value_name = "WHEN", value_parser = expiry, allow_hyphen_values = true)]
-    pub expires: Option<u64>,
-    /// The longest grant for this client: 90s, 5m, 1h, at most 7d.
-    #[arg(long, value_name = "TIME", value_parser = grant_seconds)]
-    pub max_seconds: Option<u32>,
+    /// When the client may open them.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// `toctocd client approve`.
@@ -407,16 +434,56 @@ pub struct ClientAdd {
     /// Services that the client may open, separated by commas.
     #[arg(long, value_name = "SERVICES", required = true, value_delimiter = ',', value_parser = service_name)]
     pub services: Vec<ServiceName>,
+    /// When the client may open them.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Contents and file of the profile.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+}
+
+/// When a client may open its services, for how long, and from where.
+#[derive(clap::Args, Debug, Default)]
+pub struct LimitArgs {
     /// Expiry: a time from now on (30d, 12h, 1y), a day (its start in UTC), or a moment as
     /// 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "WHEN", value_parser = expiry, allow_hyphen_values = true)]
     pub expires: Option<u64>,
+    /// No grant before then; as --expires.
+    #[arg(long, value_name = "WHEN", value_parser = expiry, allow_hyphen_values = true)]
+    pub not_before: Option<u64>,
+    /// Only in these hours of the week, by the clocks of a place or UTC. No grant outlasts them:
+    /// "Mon-Fri 08:00-18:00 Europe/Berlin"; "Sat-Sun 10:00-12:00, daily 22:00-02:00 UTC".
+    #[arg(long, value_name = "HOURS", value_parser = hours)]
+    pub hours: Option<Hours>,
+    /// Only for these addresses and networks, separated by commas.
+    #[arg(long, value_name = "ADDRESSES", value_parser = prefixes)]
+    pub from: Option<Prefixes>,
     /// The longest grant for this client: 90s, 5m, 1h, at most 7d.
     #[arg(long, value_name = "TIME", value_parser = grant_seconds)]
     pub max_seconds: Option<u32>,
-    /// Contents and file of the profile.
-    #[command(flatten)]
-    pub profile: ProfileArgs,
+    /// The most live grants of this client at once.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_grants: Option<u32>,
+}
+
+/// Addresses and networks of one option.
+#[derive(Clone, Debug)]
+pub struct Prefixes(pub Vec<Prefix>);
+
+impl LimitArgs {
+    /// The limits of the client's line, if there are any. `expires` is not one of them.
+    pub fn limits(&self) -> Option<Arc<Limits>> {
+        let limits = Limits {
+            max_seconds: self.max_seconds,
+            max_grants: self.max_grants,
+            not_before: self.not_before,
+            hours: self.hours.clone(),
+            from: self.from.clone().map(|Prefixes(from)| from).unwrap_or_default(),
+            disabled: false,
+        };
+        (limits != NO_LIMITS).then(|| Arc::new(limits))
+    }
 }
 
 /// Contents and file of a new profile.

@@ -154,7 +154,7 @@ mod tests {
                 name: "alice".to_owned(),
                 services: test_vectors::client().services,
                 expires,
-                max_seconds: None,
+                limits: None,
             },
             standing,
         };

@@ -241,7 +241,8 @@ impl ExchangeReport<'_> {
             Refusal::Denied => format!(
                 "refused: the gateway does not let this key open {service}\n  \
                  `toctoc list` shows the services of your profile. Ask the gateway's admin if this \
-                 key may use it, over IPv4 and IPv6. A service of commands allows no --source-port\n"
+                 key may use it at this hour, from this address, over IPv4 and IPv6. A service of \
+                 commands allows no --source-port\n"
             ),
             Refusal::Full => format!(
                 "refused: the limit of grants is reached, for you or for {service} as a whole\n  \

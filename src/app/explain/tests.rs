@@ -96,7 +96,7 @@ fn whoever_joined_is_found_and_not_the_invitation_of_the_same_name() {
             name: name.to_owned(),
             services: test_vectors::client().services,
             expires: None,
-            max_seconds: None,
+            limits: None,
         },
         standing,
     };

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Gatekeeper;
+use super::denials::limit_words;
 use super::in_force::{InForce, window};
 use super::requests::challenge_text;
 use super::serve;
@@ -178,7 +179,7 @@ impl Foresight<'_> {
         let beside = self.grants.beside(key);
         let mut limits = Vec::new();
         if let Holder::Client(_) = key.holder {
-            let most = self.in_force.settings().knock.max_grants;
+            let most = self.most_grants_of(key.holder);
             let of = self.in_force.holder(key.holder);
             limits.push(Limit { of, grants: beside.of_holder, most });
         }
@@ -227,11 +228,15 @@ impl Foresight<'_> {
                     format!("add one, or knock over {}", if v6 { "IPv4" } else { "IPv6" }),
                 )
             }
+            Refusal::Limited(limited) => {
+                let why = limit_words(self.policy, limited, key.holder, key.source);
+                (why, "change that option of its line, then `toctocd reload`".to_owned())
+            }
             Refusal::PortOfCommands => (
                 format!("service {name} runs commands, which know of no source port"),
                 "knock without --source-port".to_owned(),
             ),
-            Refusal::Full(full) => self.full(full, service),
+            Refusal::Full(full) => self.full(full, key.holder, service),
         };
         ForeseenRefusal { status: status.to_owned(), why, remedy }
     }
@@ -256,13 +261,26 @@ impl Foresight<'_> {
         }
     }
 
-    fn full(&self, full: Full, service: Option<&Service>) -> (String, String) {
-        let most = self.in_force.settings().knock.max_grants;
+    /// The most grants of a client: its own limit, or that of all.
+    fn most_grants_of(&self, holder: Holder) -> u32 {
+        let client = match holder {
+            Holder::Client(id) => self.policy.clients().get(id),
+            Holder::Door(_) => None,
+        };
+        match client {
+            Some(client) => self.policy.most_grants(client),
+            None => self.in_force.settings().knock.max_grants,
+        }
+    }
+
+    fn full(&self, full: Full, holder: Holder, service: Option<&Service>) -> (String, String) {
+        let most = self.most_grants_of(holder);
         let name = service.map(|service| service.name.to_string()).unwrap_or_default();
         match full {
             Full::Holder => (
                 format!("the client has {most} grants, as many as one may have"),
-                "wait until one ends, close one, or raise `max_grants` in [knock]".to_owned(),
+                "wait until one ends, close one, or raise `max_grants` in [knock], or `max-grants` of its \
+                 line".to_owned(),
             ),
             Full::Service => (
                 format!("service {name} has as many grants as it may have"),

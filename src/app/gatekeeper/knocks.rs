@@ -320,8 +320,9 @@ impl Gatekeeper {
             }
             (status, _) => {
                 let why = match status {
-                    Status::Address if reply.address == from => NEVER_GRANTED,
-                    status => reason(status),
+                    Status::Address if reply.address == from => NEVER_GRANTED.to_owned(),
+                    Status::Denied => self.why_denied(now, reply),
+                    status => reason(status).to_owned(),
                 };
                 let text = format!("{client}: refused from {from}: {why}");
                 LogEvent::new(EventKind::Refused, text).address(from).reason(status.word())

@@ -2,8 +2,8 @@
 //! one-connection grants that are used up.
 
 use super::Gatekeeper;
-use crate::app::admin::{ClientSearch, GrantLine, GrantPage, ServiceGrants};
-use crate::core::grants::{ActiveGrant, GrantKey};
+use crate::app::admin::{ClientSearch, ClientState, GrantLine, GrantPage, ServiceGrants};
+use crate::core::grants::{ActiveGrant, GrantKey, Holder};
 use crate::core::record::Record;
 use crate::core::service::GrantKind;
 use crate::core::types::{ClientId, Fault, Now};
@@ -55,6 +55,21 @@ impl Gatekeeper {
         match (rest.next(), last) {
             (Some(_), Some(after)) => ClientSearch::AskAgain { after },
             _ => ClientSearch::Nobody,
+        }
+    }
+
+    /// What is known of a client: the first page of its grants, and when it last knocked.
+    pub(super) fn client_state(&mut self, now: Now, id: ClientId) -> ClientState {
+        self.end_spent(now);
+        let (mut live, _) = self.grants.of_holder(Holder::Client(id));
+        let lines: Vec<GrantLine> =
+            live.by_ref().take(PAGE).map(|grant| self.grant_line(now, grant)).collect();
+        drop(live);
+        let all = self.grants.count_of(Holder::Client(id));
+        ClientState {
+            last_knock: self.replay.last_knock(id).map(zoned_time),
+            more: usize::try_from(all).unwrap_or(usize::MAX).saturating_sub(lines.len()),
+            grants: lines,
         }
     }
 

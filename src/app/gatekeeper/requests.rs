@@ -70,6 +70,10 @@ impl Gatekeeper {
                 let found = self.find_client(name, after.map(ClientId));
                 self.reply_value(session, serde_json::to_value(found));
             }
+            ControlRequest::ShowClient { id } => {
+                let state = self.client_state(now, ClientId(*id));
+                self.reply_value(session, serde_json::to_value(state));
+            }
             ControlRequest::Revoke { id } => self.revoke_asked(now, session, ClientId(*id)),
             ControlRequest::CanFollow(new) => match self.in_force.check_can_follow(new) {
                 Ok(()) => self.out.push(Output::Reply(session, said_response("yes"))),

@@ -137,14 +137,22 @@ impl Gatekeeper {
         let latest = self.replay.latest(now);
         let mut revoked = Vec::new();
         let mut changed = Vec::new();
+        // The numbers of grants that holders have beyond their own limits.
+        let mut beyond: BTreeMap<Holder, u32> = BTreeMap::new();
         for grant in live {
             let moved = self.review.moved.get(&grant.key.service);
+            let holder = grant.key.holder;
+            let left = beyond
+                .entry(holder)
+                .or_insert_with(|| self.policy.beyond(holder, self.grants.count_of(holder)));
             match self.policy.must_end(latest, grant) {
                 Some(GrantEnd::Revoked) => revoked.push(grant.key),
                 Some(_) => changed.push(grant.key),
                 None if moved.is_some_and(|at| grant.opened.boot <= *at) => changed.push(grant.key),
-                None => {}
+                None if *left > 0 => changed.push(grant.key),
+                None => continue,
             }
+            *left = left.saturating_sub(1);
         }
         // Only connections are left of an ended grant. They are cut if the right is revoked, but
         // not because ports have changed.

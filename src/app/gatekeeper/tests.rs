@@ -16,6 +16,7 @@ mod hanging;
 mod joining;
 mod journal;
 mod knocks;
+mod limits;
 mod listeners;
 mod orders;
 mod reload;

@@ -24,10 +24,12 @@ use crate::keys::gateway::GatewayFile;
 use crate::keys::profile::{Fallback, Profile};
 
 mod authorized_keys;
+mod disable;
 mod forgive;
 mod revoke;
 
-pub use forgive::forgive;
+pub use disable::{disable, enable};
+pub use forgive::{forgive, rotate};
 pub use revoke::revoke;
 
 /// How long a command waits for another one that changes the clients file.
@@ -56,8 +58,8 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
         name: name.clone(),
         key,
         services: args.services.as_slice().into(),
-        expires: args.expires,
-        max_seconds: args.max_seconds,
+        expires: args.limits.expires,
+        limits: args.limits.limits(),
         invited_until: None,
     };
     let profile = profile(config, &settings, &keys, &client, args.profile.door.as_deref())?;

@@ -13,8 +13,10 @@ use crate::keys::authorized;
 pub fn known_names(line: &CommandLine<'_>, id: &str, _typed: &str) -> Vec<String> {
     let config = Path::new(line.value("config").unwrap_or(defaults::CONFIG));
     match (line.command(), id) {
-        ("revoke", "name") => clients(config, |_| true),
-        ("forgive", "name") => clients(config, |standing| matches!(standing, Standing::Joined(..))),
+        ("revoke" | "show" | "disable" | "enable", "name") => clients(config, |_| true),
+        ("forgive" | "rotate", "name") => {
+            clients(config, |standing| matches!(standing, Standing::Joined(..)))
+        }
         ("explain", "client") => {
             clients(config, |standing| matches!(standing, Standing::Joined(..)))
         }

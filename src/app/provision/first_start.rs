@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::{NewGateway, interview};
-use crate::app::args::toctocd::{Init, Invite};
+use crate::app::args::toctocd::{Init, Invite, LimitArgs};
 use crate::app::output::{CommandOutput, FAILED, print_error, tell};
 use crate::app::{guard, load, own_firewall};
 use crate::config::Settings;
@@ -67,8 +67,7 @@ fn invite_own(config: &Path, settings: &Settings) -> Result<CommandOutput, Fault
         auto: true,
         out: None,
         gateway_name: None,
-        expires: None,
-        max_seconds: None,
+        limits: LimitArgs::default(),
     };
     super::invite(config, &invite)
 }

@@ -45,7 +45,7 @@ pub fn invite(config: &Path, args: &Invite) -> Result<CommandOutput, Fault> {
     let wanted = wanted(args)?;
     let id = ClientId(entropy::bytes()?);
     let now = clock::now().wall.0 / SECOND;
-    let until = joining::end(now, FIRST, args.expires);
+    let until = joining::end(now, FIRST, args.limits.expires);
     let line = Invitation {
         until,
         gateway: keys.gateway,
@@ -66,8 +66,8 @@ pub fn invite(config: &Path, args: &Invite) -> Result<CommandOutput, Fault> {
         terms: JoinTerms {
             name: args.name.clone(),
             services: args.services.as_slice().into(),
-            expires: args.expires,
-            max_seconds: args.max_seconds,
+            expires: args.limits.expires,
+            limits: args.limits.limits(),
         },
         standing: Standing::Open(wanted.rule),
     };

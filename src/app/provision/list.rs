@@ -7,22 +7,29 @@ use jiff::Timestamp;
 use crate::app::joined::{self, ClientFiles};
 use crate::app::load;
 use crate::app::output::CommandOutput;
+use crate::config::Settings;
+use crate::core::hours::Hours;
 use crate::core::joining::{Invited, JoinRule, Standing};
+use crate::core::limits::{Limits, NO_LIMITS};
+use crate::core::prefix::Prefix;
 use crate::core::service::Client;
-use crate::core::types::{Fault, SECOND, ServiceName, Wall};
+use crate::core::types::{ClientId, Fault, SECOND, ServiceName, Wall};
 use crate::edge::clock;
-use crate::keys::authorized;
+use crate::keys::authorized::{
+    self,
+    limits::{self, any_zone},
+};
 use crate::keys::public::show_fingerprint;
 
 /// One line of the list.
-struct ListedClient {
-    name: String,
-    services: Vec<ServiceName>,
+pub(super) struct ListedClient {
+    pub(super) name: String,
+    pub(super) services: Vec<ServiceName>,
     /// `None` for an invitation that nobody has used.
     key: Option<String>,
-    id: Option<String>,
+    pub(super) id: Option<ClientId>,
     expires: Option<u64>,
-    max_seconds: Option<u32>,
+    limits: Limits,
     standing: ListedStanding,
 }
 
@@ -37,14 +44,20 @@ enum ListedStanding {
 /// `toctocd client list`, also if the rest of the configuration is broken.
 pub fn list(config: &Path) -> Result<CommandOutput, Fault> {
     let reach = load::reach(config);
-    let files = ClientFiles::of(&reach.settings);
-    let text = load::clients_text(&files.clients)?;
-    let clients = authorized::parse(&files.clients.display().to_string(), &text)?;
-    let mut listed: Vec<ListedClient> = clients.iter().map(ListedClient::client).collect();
-    listed.extend(joined::read(&files.joined)?.iter().map(ListedClient::invited));
+    let listed = listed(&reach.settings)?;
     let now = clock::now().wall;
     let value = Some(as_json(&listed, now));
     reach.note(Ok(CommandOutput { value, ..CommandOutput::out(as_table(&listed, now)) }))
+}
+
+/// Who is enrolled or invited, in the order of the files.
+pub(super) fn listed(settings: &Settings) -> Result<Vec<ListedClient>, Fault> {
+    let files = ClientFiles::of(settings);
+    let text = load::clients_text(&files.clients)?;
+    let clients = authorized::parse(&files.clients.display().to_string(), &text, &any_zone)?;
+    let mut listed: Vec<ListedClient> = clients.iter().map(ListedClient::client).collect();
+    listed.extend(joined::read(&files.joined)?.iter().map(ListedClient::invited));
+    Ok(listed)
 }
 
 impl ListedClient {
@@ -53,9 +66,9 @@ impl ListedClient {
             name: client.name.clone(),
             services: client.services.to_vec(),
             key: Some(show_fingerprint(&client.fingerprint())),
-            id: Some(client.id.to_string()),
+            id: Some(client.id),
             expires: client.expires,
-            max_seconds: client.max_seconds,
+            limits: client.limits().clone(),
             standing: ListedStanding::Enrolled,
         }
     }
@@ -68,7 +81,7 @@ impl ListedClient {
             key: row.key().map(|key| show_fingerprint(&key.fingerprint())),
             id: None,
             expires: row.terms.expires,
-            max_seconds: row.terms.max_seconds,
+            limits: row.terms.limits.as_deref().unwrap_or(&NO_LIMITS).clone(),
             standing: ListedStanding::Invited(until),
         };
         match &row.standing {
@@ -76,15 +89,16 @@ impl ListedClient {
             Standing::Open(_) => {}
             Standing::Pending(_) => listed.standing = ListedStanding::Pending(until),
             Standing::Joined(id, _) => {
-                listed.id = Some(id.to_string());
+                listed.id = Some(*id);
                 listed.standing = ListedStanding::Enrolled;
             }
         }
         listed
     }
 
-    fn expiry_text(&self, now: Wall) -> String {
+    pub(super) fn expiry_text(&self, now: Wall) -> String {
         match self.expires.and_then(moment) {
+            _ if self.limits.disabled => "DISABLED".to_owned(),
             Some(text) if self.is_expired(now) => format!("EXPIRED {text}"),
             Some(text) => text,
             None => "never".to_owned(),
@@ -95,8 +109,13 @@ impl ListedClient {
         self.expires.is_some_and(|expires| expires <= now.0 / SECOND)
     }
 
+    /// Its limits, each as on its line.
+    pub(super) fn limit_texts(&self) -> Vec<String> {
+        limits::print(&self.limits)
+    }
+
     /// Its last column.
-    fn key_text(&self) -> String {
+    pub(super) fn key_text(&self) -> String {
         let key = self.key.as_deref();
         match self.standing {
             ListedStanding::Enrolled => key.unwrap_or_default().to_owned(),
@@ -109,10 +128,11 @@ impl ListedClient {
     }
 }
 
-fn as_json(clients: &[ListedClient], now: Wall) -> serde_json::Value {
+pub(super) fn as_json(clients: &[ListedClient], now: Wall) -> serde_json::Value {
     let mut objects = Vec::new();
     for client in clients {
         let services: Vec<&str> = client.services.iter().map(ServiceName::as_str).collect();
+        let from: Vec<String> = client.limits.from.iter().map(Prefix::short).collect();
         let (standing, until) = match client.standing {
             ListedStanding::Enrolled => ("enrolled", None),
             ListedStanding::Pending(until) => ("pending", Some(until)),
@@ -120,12 +140,17 @@ fn as_json(clients: &[ListedClient], now: Wall) -> serde_json::Value {
         };
         objects.push(serde_json::json!({
             "name": client.name,
-            "id": client.id,
+            "id": client.id.map(|id| id.to_string()),
             "services": services,
             "key": client.key,
             "expires": client.expires.and_then(moment),
             "expired": client.is_expired(now),
-            "max_seconds": client.max_seconds,
+            "disabled": client.limits.disabled,
+            "max_seconds": client.limits.max_seconds,
+            "max_grants": client.limits.max_grants,
+            "not_before": client.limits.not_before.and_then(moment),
+            "hours": client.limits.hours.as_ref().map(Hours::text),
+            "from": from,
             "standing": standing,
             "until": until.and_then(moment),
         }));
@@ -157,6 +182,9 @@ fn as_table(clients: &[ListedClient], now: Wall) -> String {
     let mut text = String::new();
     for [a, b, c, d] in rows {
         text += &format!("{a:name$}  {b:services$}  {c:expires$}  {d}\n");
+    }
+    for client in clients.iter().filter(|client| client.limits != NO_LIMITS) {
+        text += &format!("{}: {}\n", client.name, client.limit_texts().join(", "));
     }
     for client in clients {
         if let ListedStanding::Pending(_) = client.standing {

@@ -464,6 +464,84 @@ fn an_invitation_goes_from_the_line_to_a_client_and_is_revoked_in_one() {
     assert_eq!(revoke(&config, "alice").err().unwrap().kind, FaultKind::Name);
 }
 
+/// Another key than that of [`LINE`].
+const OTHER: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINJEc5/Kk72OD9mSpuJPkOAykjcMzrpepBsHGTKjdCkm";
+
+#[test]
+fn a_disabled_client_is_none_while_its_line_stays_also_if_another_line_has_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("toctoc");
+    init_in(&dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    add(&config, &add_args("anna", LINE, "ssh")).unwrap();
+    let settings = load::settings(&config).unwrap();
+    let before = load::clients(&settings).unwrap();
+    let file = dir.join("clients");
+    let line = fs::read_to_string(&file).unwrap();
+    let said = disable(&config, "anna").unwrap();
+    assert!(said.err.contains("to let it in again: toctocd client enable anna"), "{}", said.err);
+    assert!(load::clients(&settings).unwrap().is_empty());
+    assert!(list(&config).unwrap().out.contains("DISABLED"));
+    assert!(what(add(&config, &add_args("other", LINE, "ssh"))).contains("has this key already"));
+    disable(&config, "anna").unwrap();
+    let disabled = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{disabled}rubbish\n")).unwrap();
+    let files = ClientFiles::of(&settings);
+    let read = load::clients_again(&files, &before).unwrap();
+    assert!(read.mistake.is_some() && read.clients.is_empty(), "a mistake keeps nobody in");
+    fs::write(&file, disabled).unwrap();
+    enable(&config, "anna").unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), line, "the line is as it was");
+    assert!(before.changes(&load::clients(&settings).unwrap()).gone.is_empty());
+    assert_eq!(disable(&config, "nobody").err().unwrap().kind, FaultKind::Name);
+
+    let words = ["bert", "--services", "ssh", "--key", OTHER];
+    let invitation = invite(&config, &invite_args(&words)).unwrap();
+    let invitation = Invitation::parse(&invitation.out).ok().unwrap();
+    let (key, _) = PublicKey::from_line(OTHER).unwrap();
+    let JoinAnswer::Enrolled(id) = asks(&config, &invitation, &key) else { panic!("not enrolled") };
+    disable(&config, "bert").unwrap();
+    let clients = load::clients(&settings).unwrap();
+    assert!(clients.get(id).is_none() && clients.get(invitation.id).is_none());
+    enable(&config, "bert").unwrap();
+    assert!(load::clients(&settings).unwrap().get(id).is_some());
+}
+
+#[test]
+fn a_rotation_gives_new_secrets_or_another_key_and_ends_the_invitation_that_would_tell_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("toctoc");
+    init_in(&dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    let none = || ProfileArgs { door: None, out: None };
+    let words = ["bert", "--services", "ssh", "--key", LINE, "--hours", "daily 08:00-18:00 UTC"];
+    let invitation = invite(&config, &invite_args(&words)).unwrap();
+    let invitation = Invitation::parse(&invitation.out).ok().unwrap();
+    let (old, _) = PublicKey::from_line(LINE).unwrap();
+    let JoinAnswer::Enrolled(id) = asks(&config, &invitation, &old) else { panic!("not enrolled") };
+    let (new, _) = PublicKey::from_line(OTHER).unwrap();
+    for (key, expected) in [(None, &old), (Some(OTHER), &new)] {
+        let said = rotate(&config, "bert", key, &none()).unwrap();
+        let profile = Profile::parse("p", &said.out).ok().unwrap();
+        assert!(profile.client != id && profile.key == *expected);
+        let clients = load::clients(&load::settings(&config).unwrap()).unwrap();
+        assert!(clients.get(id).is_none() && clients.get(invitation.id).is_none());
+        let client = clients.get(profile.client).unwrap();
+        assert!(client.key == *expected && client.limits().hours.is_some());
+    }
+    assert_eq!(asks(&config, &invitation, &old), JoinAnswer::Gone);
+
+    add(&config, &add_args("anna", LINE, "ssh")).unwrap();
+    let taken = rotate(&config, "anna", Some(OTHER), &none());
+    assert!(what(taken).contains("is invited or has joined already"));
+    let said = rotate(&config, "anna", None, &none()).unwrap();
+    let profile = Profile::parse("p", &said.out).ok().unwrap();
+    let clients = load::clients(&load::settings(&config).unwrap()).unwrap();
+    assert_eq!(clients.get(profile.client).unwrap().expires, Some(4_070_908_800));
+    assert!(what(rotate(&config, "bert", Some(LINE), &none())).contains("has the new key"));
+}
+
 #[test]
 fn an_invitation_for_one_key_lets_it_in_at_once_and_a_damaged_file_keeps_nobody_from_a_revocation()
 {

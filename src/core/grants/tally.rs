@@ -45,6 +45,10 @@ impl Tally {
         }
     }
 
+    pub(super) fn of_holder(&self, holder: Holder) -> u32 {
+        self.holders.get(&holder).copied().unwrap_or(0)
+    }
+
     pub(super) fn services(&self) -> impl Iterator<Item = (ServiceName, u32)> {
         self.services.iter().map(|(service, count)| (*service, *count))
     }

@@ -7,6 +7,10 @@ const NOW: u64 = 1_772_366_400;
 /// Later than any invitation.
 const EXPIRES: u64 = NOW + 10 * AFTER;
 
+fn limits() -> Arc<Limits> {
+    Arc::new(Limits { max_seconds: Some(60), max_grants: Some(2), ..Limits::default() })
+}
+
 fn key(byte: u8) -> PublicKey {
     PublicKey::plain([byte; 32])
 }
@@ -18,7 +22,7 @@ fn invited(number: u8, standing: Standing) -> Invited {
             name: format!("client-{number}"),
             services: test_vectors::client().services,
             expires: Some(EXPIRES),
-            max_seconds: Some(60),
+            limits: Some(limits()),
         },
         standing,
     }
@@ -122,7 +126,7 @@ fn a_line_is_an_invitation_and_whoever_joined_is_a_client_beside_it() {
     let [client, invitation] = joined.as_slice() else { panic!("{joined:?}") };
     assert_eq!(*invitation, open[0], "it stays, to answer again");
     assert_eq!((client.id, &client.key, client.invited_until), (ClientId([7; 16]), &key(1), None));
-    assert_eq!((client.expires, client.max_seconds), (Some(EXPIRES), Some(60)));
+    assert_eq!((client.expires, client.limits()), (Some(EXPIRES), &*limits()));
     let over =
         Invited { invitation: None, ..invited(1, Standing::Joined(ClientId([7; 16]), key(1))) };
     assert_eq!(over.clients(), std::slice::from_ref(client));

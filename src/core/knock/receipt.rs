@@ -32,8 +32,8 @@ pub enum Status {
     Address = 4,
     /// The timestamp is outside the time window. `time` and `challenge` allow one retry.
     Clock = 5,
-    /// Policy refuses: no such service for this key, or not over this address family or with a
-    /// source port.
+    /// Policy refuses: no such service for this key, or not now, for this address or its family, or
+    /// with a source port.
     Denied = 6,
     /// This client, or the service, has as many live grants as allowed.
     Full = 7,

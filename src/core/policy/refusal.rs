@@ -1,6 +1,7 @@
 //! The reasons for which policy grants nothing. A client is told a status; an admin may know why.
 
 use crate::core::knock::Status;
+use crate::core::limits::Limited;
 
 /// Why there is no grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Refusal {
     Address(NeverGranted),
     /// The service forwards, but not over this family.
     NoTarget,
+    /// The client's own line has a limit.
+    Limited(Limited),
     /// A service of commands knows of no source port.
     PortOfCommands,
     Full(Full),
@@ -56,6 +59,7 @@ impl Refusal {
             | Refusal::UnknownService
             | Refusal::NotAllowed
             | Refusal::NoTarget
+            | Refusal::Limited(_)
             | Refusal::PortOfCommands => Status::Denied,
         }
     }

@@ -1,7 +1,11 @@
 use super::*;
+use std::sync::Arc;
+
+use crate::core::hours::{Hours, WEEK, ZoneOffsets};
 use crate::core::knock::PortEntry;
 use crate::core::knock::Request;
 use crate::core::ledger::Ledger;
+use crate::core::limits::Limits;
 use crate::core::prefix::Prefix;
 use crate::core::prefix::Spans;
 use crate::core::record::Record;
@@ -326,9 +330,92 @@ fn a_grant_lasts_as_asked_within_the_limits_of_service_client_and_expiry() {
         change(&mut client);
         Gate::new(ssh(), client, 16)
     };
-    assert_eq!(client(|c| c.max_seconds = Some(20)).seconds(0), 20);
-    assert_eq!(client(|c| c.max_seconds = Some(9999)).seconds(9999), 300);
+    assert_eq!(limited(|l| l.max_seconds = Some(20)).seconds(0), 20);
+    assert_eq!(limited(|l| l.max_seconds = Some(9999)).seconds(9999), 300);
     assert_eq!(client(|c| c.expires = Some(NOON.0 / SECOND + 7)).seconds(0), 7);
+}
+
+/// A gate whose only client has these limits.
+fn limited(change: impl FnOnce(&mut Limits)) -> Gate {
+    Gate::new(ssh(), limited_client(change), 16)
+}
+
+fn limited_client(change: impl FnOnce(&mut Limits)) -> Client {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    Client { limits: Some(Arc::new(limits)), ..test_vectors::client() }
+}
+
+/// Hours of each day, from the noon of [`START`] on, for so many seconds.
+fn hours(seconds: u64) -> Option<Hours> {
+    let noon = NOON.0 / SECOND % WEEK;
+    // The week of hours begins on a Monday, that of the epoch on a Thursday.
+    let begin = (noon + 3 * WEEK / 7) % WEEK;
+    let week = std::iter::once(begin..begin + seconds).collect();
+    Some(Hours::new("", week, Arc::new(ZoneOffsets::utc())))
+}
+
+#[test]
+fn a_grant_begins_and_ends_within_the_hours_of_its_client_also_when_the_clock_was_ahead() {
+    assert_eq!(limited(|l| l.hours = hours(20)).seconds(0), 20);
+    assert_eq!(limited(|l| l.not_before = Some(NOON.0 / SECOND)).seconds(0), 30);
+    let first = Some(START.wall.0 / SECOND + 1);
+    let mut early = limited(|l| l.not_before = first);
+    assert_eq!(early.knock(|_| {}), Some(Status::Denied));
+    assert_eq!(early.grants.count(), 0);
+    let shut = Some(Hours::new("", [].into(), Arc::new(ZoneOffsets::utc())));
+    let mut shut = limited(|l| l.hours = shut);
+    assert_eq!(shut.knock(|_| {}), Some(Status::Denied));
+    // Whoever is out of hours may still close what is open.
+    assert_eq!(shut.knock(|r| r.kind = KnockKind::Close), Some(Status::Closed));
+    let latest = Wall(START.wall.0 + 15 * SECOND);
+    let gate = limited(|l| l.hours = hours(10));
+    let asked = Asked {
+        service: ssh().name,
+        address: test_vectors::address(),
+        proof: AddressProof::Both,
+        source_port: 0,
+        seconds: 0,
+    };
+    for (now, latest) in [(START.wall, latest), (latest, latest)] {
+        let now = Now { wall: now, ..START };
+        let foreseen = gate.policy.foresee(now, latest, CLIENT, &asked, &gate.grants);
+        assert_eq!(foreseen, Err(Refusal::Limited(Limited::Hours)));
+    }
+}
+
+#[test]
+fn only_listed_addresses_are_granted_and_no_net_that_is_not_listed_as_a_whole() {
+    let from = |text: &str| limited_client(|l| l.from = vec![Prefix::parse(text).unwrap()]);
+    let wide = || Service { spans: spans(24, 64), ..ssh() };
+    for (list, status, who) in [
+        ("10.0.0.0/24", Status::Granted, "10.0.0.0/24"),
+        ("10.0.0.0/25", Status::Granted, "10.0.0.7"),
+        ("10.0.0.8/32", Status::Denied, ""),
+        ("2001:db8::/32", Status::Denied, ""),
+    ] {
+        let mut gate = Gate::new(wide(), from(list), 16);
+        assert_eq!(gate.knock_from("10.0.0.7", |_| {}), Some(status), "{list}");
+        let granted = gate.grants.list().next().copied();
+        assert_eq!(granted.map(|grant| grant.key.who()).unwrap_or_default(), who, "{list}");
+        let Some(grant) = granted else { continue };
+        gate.policy.set_clients(vec![from("10.0.0.8/32")].into());
+        let end = gate.policy.must_end(START.wall, &grant);
+        assert_eq!(end, Some(GrantEnd::Revoked), "{list}");
+    }
+}
+
+#[test]
+fn a_client_has_no_more_live_grants_than_its_line_says() {
+    let mut gate = limited(|l| l.max_grants = Some(2));
+    for (port, status) in [(1000, Status::Granted), (1001, Status::Granted), (1002, Status::Full)] {
+        assert_eq!(gate.knock(|r| r.source_port = port), Some(status));
+    }
+    // Again for one that it has.
+    assert_eq!(gate.knock(|r| r.source_port = 1000), Some(Status::Granted));
+    let holder = Holder::Client(CLIENT);
+    assert_eq!([0, 2, 5].map(|live| gate.policy.beyond(holder, live)), [0, 0, 3]);
+    assert_eq!(Gate::plain().policy.beyond(holder, 5), 0);
 }
 
 #[test]

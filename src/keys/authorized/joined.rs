@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::limits::Zones;
 use super::line::{self, AUTO, Cursor, LineOptions};
 use super::{MAX_CLIENTS, MAX_LINE, client_lines};
 use crate::core::bytes::saturated_i64;
 use crate::core::clients::{ClientTable, Enrolled};
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::joining::{Invited, JoinRule, JoinTerms, OpenInvitation, Standing};
+use crate::core::limits::NO_LIMITS;
 use crate::core::public_key::PublicKey;
 use crate::core::types::{ClientId, Fault};
 use crate::keys::public::{self, show_fingerprint};
@@ -28,7 +30,7 @@ const SHAPE: &str =
     "restore it from a backup, or remove the line: whoever it names is revoked then";
 
 /// Reads the file. Fails with the first mistake, as `label:line:column: what`.
-pub fn parse(label: &str, text: &str) -> Result<Vec<Invited>, Fault> {
+pub fn parse(label: &str, text: &str, zones: Zones<'_>) -> Result<Vec<Invited>, Fault> {
     let file = SourceText::new(label, text);
     let mut rows: Vec<Invited> = Vec::new();
     let mut names = HashSet::new();
@@ -38,7 +40,7 @@ pub fn parse(label: &str, text: &str) -> Result<Vec<Invited>, Fault> {
         if content.len() > MAX_LINE || rows.len() >= MAX_CLIENTS {
             return Err(file.complain(start, "more than any gateway writes", SHAPE));
         }
-        let row = parse_line(file, start, content)?;
+        let row = parse_line(file, start, content, zones)?;
         let same_key = row.key().is_some_and(|key| !keys.insert(key.ed25519));
         let same_id = row.clients().iter().any(|client| !ids.insert(client.id));
         if same_key || same_id || !names.insert(row.terms.name.clone()) {
@@ -109,9 +111,11 @@ pub fn merge(
     })
 }
 
-fn parse_line(file: SourceText<'_>, start: usize, text: &str) -> Result<Invited, Fault> {
+fn parse_line(
+    file: SourceText<'_>, start: usize, text: &str, zones: Zones<'_>,
+) -> Result<Invited, Fault> {
     let mut cursor = Cursor::new(file, start, text);
-    let options = LineOptions::read(&mut cursor, &LineOptions::OF_JOINED)?;
+    let options = LineOptions::read(&mut cursor, &LineOptions::OF_JOINED, zones)?;
     cursor.skip_blanks();
     let wrong = |what: &str| file.complain(start, what, SHAPE);
     let mut key = None;
@@ -140,15 +144,11 @@ fn parse_line(file: SourceText<'_>, start: usize, text: &str) -> Result<Invited,
         }
         _ => return Err(wrong("neither an invitation nor somebody who joined")),
     };
+    let limits = options.limits();
     let Some(services) = options.services else {
         return Err(wrong("no `services=` on this line"));
     };
-    let terms = JoinTerms {
-        name: name.to_owned(),
-        services,
-        expires: options.expires,
-        max_seconds: options.max_seconds,
-    };
+    let terms = JoinTerms { name: name.to_owned(), services, expires: options.expires, limits };
     Ok(Invited { invitation, terms, standing })
 }
 
@@ -170,7 +170,8 @@ fn print_line(row: &Invited) -> String {
         Standing::Joined(joined, of) => (id, key) = (Some(*joined), Some(of)),
     }
     let terms = &row.terms;
-    options.extend(line::print_options(id, &terms.services, terms.expires, terms.max_seconds));
+    let limits = terms.limits.as_deref().unwrap_or(&NO_LIMITS);
+    options.extend(line::print_options(id, &terms.services, terms.expires, limits));
     let key = key.map(|key| format!("{} ", key.line())).unwrap_or_default();
     format!("{} {key}{}", options.join(","), terms.name)
 }
@@ -183,8 +184,19 @@ fn moment(seconds: u64) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::limits::Limits;
     use crate::core::test_vectors;
+    use crate::keys::authorized::limits::{any_zone, hours};
     use crate::keys::public::tests::LINE;
+
+    fn limits() -> Arc<Limits> {
+        let hours = hours("Mon-Fri 08:00-18:00 UTC", &any_zone).ok();
+        Arc::new(Limits { max_seconds: Some(60), hours, ..Limits::default() })
+    }
+
+    fn parse(label: &str, text: &str) -> Result<Vec<Invited>, Fault> {
+        super::parse(label, text, &any_zone)
+    }
 
     fn row(number: u8, standing: Standing) -> Invited {
         Invited {
@@ -193,7 +205,7 @@ mod tests {
                 name: format!("alice-{number}"),
                 services: test_vectors::client().services,
                 expires: (number == 4).then_some(1_900_000_000),
-                max_seconds: (number == 4).then_some(60),
+                limits: (number == 4).then(limits),
             },
             standing,
         }
@@ -226,7 +238,7 @@ mod tests {
     fn a_line_of_who_joined_can_move_to_the_clients_file_when_the_invitation_is_over() {
         let text = print(&rows());
         let line = text.lines().last().unwrap();
-        let clients = crate::keys::authorized::parse("clients", line).unwrap();
+        let clients = crate::keys::authorized::parse("clients", line, &any_zone).unwrap();
         assert_eq!(clients, rows()[4].clients());
     }
 
@@ -255,7 +267,7 @@ mod tests {
         }
         // Nobody can invite himself by a line of the clients file.
         let line = format!("invite={},services=\"ssh\" {LINE}", ClientId([1; 16]));
-        let fault = crate::keys::authorized::parse("clients", &line).unwrap_err();
+        let fault = crate::keys::authorized::parse("clients", &line, &any_zone).unwrap_err();
         assert!(fault.what.contains("unknown option `invite`"), "{fault}");
     }
 

@@ -1,12 +1,15 @@
 //! One line of the clients file: `id=HEX,services="ssh" ssh-ed25519 AAAA... name`.
 //! See `authorized` for lines that contradict each other.
 
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::limits::{self, Zones};
 use crate::core::diagnostic::{SourceText, printable};
 use crate::core::joining::JoinRule;
+use crate::core::limits::{Limits, NO_LIMITS};
 use crate::core::public_key::{FidoKey, PublicKey};
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, ServiceName};
@@ -33,9 +36,11 @@ pub(super) struct ParsedLine {
 }
 
 /// Reads `line`, which begins at byte `start` of `file`.
-pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<ParsedLine, Fault> {
+pub(super) fn parse(
+    file: SourceText<'_>, start: usize, line: &str, zones: Zones<'_>,
+) -> Result<ParsedLine, Fault> {
     let mut cursor = Cursor::new(file, start, line);
-    let options = LineOptions::read(&mut cursor, &LineOptions::OF_CLIENTS)?;
+    let options = LineOptions::read(&mut cursor, &LineOptions::OF_CLIENTS, zones)?;
     cursor.skip_blanks();
     let key_at = cursor.at;
     let algorithm = cursor.word();
@@ -54,6 +59,7 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
         let remedy = "one word of up to 64 letters, digits, and . _ @ + -";
         return Err(file.complain(name_at, what, remedy));
     }
+    let limits = options.limits();
     let Some(services) = options.services else {
         return Err(file.complain(start, "no `services=` on this line", SHAPE));
     };
@@ -66,7 +72,7 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
         key,
         services,
         expires: options.expires,
-        max_seconds: options.max_seconds,
+        limits,
         invited_until: None,
     };
     Ok(ParsedLine { client, start, key_at, name_at })
@@ -74,7 +80,7 @@ pub(super) fn parse(file: SourceText<'_>, start: usize, line: &str) -> Result<Pa
 
 /// The options of a client with these rights, each as it is written.
 pub(super) fn print_options(
-    id: Option<ClientId>, services: &[ServiceName], expires: Option<u64>, max_seconds: Option<u32>,
+    id: Option<ClientId>, services: &[ServiceName], expires: Option<u64>, limits: &Limits,
 ) -> Vec<String> {
     let mut options = Vec::new();
     if let Some(id) = id {
@@ -88,16 +94,14 @@ pub(super) fn print_options(
     {
         options.push(format!("expires=\"{expires}\""));
     }
-    if let Some(seconds) = max_seconds {
-        options.push(format!("max-seconds={seconds}"));
-    }
+    options.extend(limits::print(limits));
     options
 }
 
 /// The line of `client`, without an end of line.
 pub(super) fn print(client: &Client) -> String {
-    let Client { id, services, expires, max_seconds, .. } = client;
-    let mut line = print_options(Some(*id), services, *expires, *max_seconds).join(",");
+    let Client { id, services, expires, .. } = client;
+    let mut line = print_options(Some(*id), services, *expires, client.limits()).join(",");
     if let Some(fido) = &client.key.fido {
         let rules = [(!fido.touch, NO_TOUCH), (fido.verify, VERIFY)];
         for (_, option) in rules.iter().filter(|(is_set, _)| *is_set) {
@@ -105,6 +109,46 @@ pub(super) fn print(client: &Client) -> String {
         }
     }
     format!("{line} {} {}", client.key.line(), client.name)
+}
+
+/// True if the line, which may have a mistake, says that its client is disabled.
+pub(super) fn is_disabled(line: &str) -> bool {
+    option_places(line).into_iter().any(|place| &line[place] == limits::DISABLED)
+}
+
+/// The line with that option or without it.
+pub(super) fn with_disabled(line: &str, disabled: bool) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut rest = 0;
+    for place in option_places(line) {
+        rest = place.end;
+        kept.extend(Some(&line[place]).filter(|option| *option != limits::DISABLED));
+    }
+    kept.extend(disabled.then_some(limits::DISABLED));
+    format!("{}{}", kept.join(","), &line[rest..])
+}
+
+/// The places of the options of a line: what stands between commas, before the first blank, both
+/// outside of quotation marks.
+fn option_places(line: &str) -> Vec<Range<usize>> {
+    let mut places = Vec::new();
+    let mut begin = 0;
+    let mut is_quoted = false;
+    for (at, c) in line.char_indices() {
+        match c {
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => {
+                places.push(begin..at);
+                begin = at + 1;
+            }
+            c if c.is_whitespace() && !is_quoted => {
+                places.push(begin..at);
+                return places;
+            }
+            _ => {}
+        }
+    }
+    places
 }
 
 /// True if a client can have this name.
@@ -118,7 +162,7 @@ pub(super) struct LineOptions {
     pub(super) id: Option<ClientId>,
     pub(super) services: Option<Arc<[ServiceName]>>,
     pub(super) expires: Option<u64>,
-    pub(super) max_seconds: Option<u32>,
+    limits: Limits,
     /// Only in the file `joined`, as the next two.
     pub(super) invite: Option<ClientId>,
     pub(super) until: Option<u64>,
@@ -130,13 +174,41 @@ pub(super) struct LineOptions {
 }
 
 impl LineOptions {
-    pub(super) const OF_CLIENTS: [&str; 7] =
-        ["id", "services", "expires", "max-seconds", "door", VERIFY, NO_TOUCH];
-    pub(super) const OF_JOINED: [&str; 9] =
-        ["invite", "until", "join", "id", "services", "expires", "max-seconds", VERIFY, NO_TOUCH];
+    pub(super) const OF_CLIENTS: [&str; 12] = [
+        "id",
+        "services",
+        "expires",
+        "not-before",
+        "hours",
+        "from",
+        "max-seconds",
+        "max-grants",
+        "door",
+        VERIFY,
+        NO_TOUCH,
+        limits::DISABLED,
+    ];
+    pub(super) const OF_JOINED: [&str; 14] = [
+        "invite",
+        "until",
+        "join",
+        "id",
+        "services",
+        "expires",
+        "not-before",
+        "hours",
+        "from",
+        "max-seconds",
+        "max-grants",
+        VERIFY,
+        NO_TOUCH,
+        limits::DISABLED,
+    ];
 
     /// Reads the options of a line that may have these ones.
-    pub(super) fn read(cursor: &mut Cursor<'_>, names: &[&str]) -> Result<Self, Fault> {
+    pub(super) fn read(
+        cursor: &mut Cursor<'_>, names: &[&str], zones: Zones<'_>,
+    ) -> Result<Self, Fault> {
         let file = cursor.file;
         let mut options = Self::default();
         loop {
@@ -148,6 +220,7 @@ impl LineOptions {
             let is_set = match key {
                 VERIFY => std::mem::replace(&mut options.verify, true),
                 NO_TOUCH => std::mem::replace(&mut options.no_touch, true),
+                limits::DISABLED => std::mem::replace(&mut options.limits.disabled, true),
                 _ => {
                     if !cursor.eat('=') {
                         let what = format!("no `=` after `{key}`");
@@ -155,7 +228,7 @@ impl LineOptions {
                     }
                     let value_at = cursor.at;
                     let value = cursor.value()?;
-                    options.set(file, value_at, key, value)?
+                    options.set(file, value_at, key, value, zones)?
                 }
             };
             if is_set {
@@ -199,7 +272,7 @@ impl LineOptions {
 
     /// Sets one option. True if it was set before.
     fn set(
-        &mut self, file: SourceText<'_>, at: usize, key: &str, value: &str,
+        &mut self, file: SourceText<'_>, at: usize, key: &str, value: &str, zones: Zones<'_>,
     ) -> Result<bool, Fault> {
         let (what, remedy) = match key {
             "services" => {
@@ -217,19 +290,43 @@ impl LineOptions {
                 None => ("not a way to join", "write auto, or the fingerprint of a key"),
             },
             "door" => return Ok(std::mem::replace(&mut self.has_door, true)),
-            "expires" | "until" => match expiry(value) {
+            "expires" | "until" | "not-before" => match expiry(value) {
                 Some(seconds) => {
-                    let place = if key == "until" { &mut self.until } else { &mut self.expires };
+                    let place = match key {
+                        "until" => &mut self.until,
+                        "expires" => &mut self.expires,
+                        _ => &mut self.limits.not_before,
+                    };
                     return Ok(place.replace(seconds).is_some());
                 }
-                None => ("not a time", "write it as expires=\"2027-01-01T00:00:00Z\""),
+                None => ("not a time", "write it as \"2027-01-01T00:00:00Z\""),
             },
-            _ => match max_seconds(value) {
-                Some(seconds) => return Ok(self.max_seconds.replace(seconds).is_some()),
+            "hours" => match limits::hours(value, zones) {
+                Ok(hours) => return Ok(self.limits.hours.replace(hours).is_some()),
+                Err(what) => return Err(file.complain(at, what, limits::HOURS)),
+            },
+            "from" => match limits::from(value) {
+                Some(from) => {
+                    let before = std::mem::replace(&mut self.limits.from, from);
+                    return Ok(!before.is_empty());
+                }
+                None => ("not addresses and networks", limits::FROM),
+            },
+            "max-grants" => match number(value, 1..=1_000_000) {
+                Some(grants) => return Ok(self.limits.max_grants.replace(grants).is_some()),
+                None => ("max-grants is out of range", "a whole number from 1 to 1000000"),
+            },
+            _ => match number(value, 1..=604_800) {
+                Some(seconds) => return Ok(self.limits.max_seconds.replace(seconds).is_some()),
                 None => ("max-seconds is out of range", "a whole number from 1 to 604800"),
             },
         };
         Err(file.complain(at, what, remedy))
+    }
+
+    /// The limits, if there are any.
+    pub(super) fn limits(&self) -> Option<Arc<Limits>> {
+        (self.limits != NO_LIMITS).then(|| Arc::new(self.limits.clone()))
     }
 }
 
@@ -245,11 +342,11 @@ fn expiry(value: &str) -> Option<u64> {
     u64::try_from(expires.as_second()).ok()
 }
 
-fn max_seconds(value: &str) -> Option<u32> {
+fn number(value: &str, range: RangeInclusive<u32>) -> Option<u32> {
     if !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    value.parse().ok().filter(|seconds| (1..=604_800).contains(seconds))
+    value.parse().ok().filter(|number| range.contains(number))
 }
 
 fn services(file: SourceText<'_>, at: usize, value: &str) -> Result<Arc<[ServiceName]>, Fault> {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::limits::Limits;
 use crate::core::public_key::{FidoKey, PublicKey};
 use crate::core::types::ClientId;
 use crate::keys::public::tests::LINE;
@@ -11,6 +12,14 @@ const ID: &str = "000102030405060708090a0b0c0d0e0f";
 const OTHER_ID: &str = "ff0102030405060708090a0b0c0d0e0f";
 const OTHER: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINJEc5/Kk72OD9mSpuJPkOAykjcMzrpepBsHGTKjdCkm";
+
+fn parse(label: &str, text: &str) -> Result<Vec<Client>, Fault> {
+    super::parse(label, text, &any_zone)
+}
+
+fn read(label: &str, text: &str, before: &ClientTable) -> Result<ClientTable, Fault> {
+    super::read(label, text, before, &any_zone)
+}
 
 fn key() -> &'static str {
     LINE.rsplit_once(' ').unwrap().0
@@ -34,7 +43,7 @@ fn a_line_gives_a_client_and_its_rights() {
     assert_eq!(client.id.to_string(), ID);
     assert_eq!(client.services.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["ssh", "web"]);
     assert_eq!(client.expires, Some(1_798_761_600));
-    assert_eq!(client.max_seconds, Some(600));
+    assert_eq!(client.limits().max_seconds, Some(600));
     assert_eq!(client.key, PublicKey::from_line(LINE).unwrap().0);
 }
 
@@ -67,6 +76,27 @@ fn each_mistake_is_reported_with_its_place() {
         (
             format!("id={ID},services=ssh,max-seconds=0 {k} laptop"),
             "c:1:62: max-seconds is out of range",
+        ),
+        (
+            format!("id={ID},max-grants=0,services=ssh {k} laptop"),
+            "c:1:48: max-grants is out of range",
+        ),
+        (format!("id={ID},not-before=1,services=ssh {k} laptop"), "c:1:48: not a time"),
+        (
+            format!("id={ID},hours=\"Mon-Fri 08:00-18:00\",services=ssh {k} laptop"),
+            "c:1:43: no time zone at the end",
+        ),
+        (
+            format!("id={ID},hours=\"Mon 8-18 UTC\",services=ssh {k} laptop"),
+            "c:1:43: `Mon 8-18` is not days and times",
+        ),
+        (
+            format!("id={ID},from=\"*.example.org\",services=ssh {k} laptop"),
+            "c:1:42: not addresses and networks",
+        ),
+        (
+            format!("id={ID},from=\"::1\",from=\"::1\",services=ssh {k} laptop"),
+            "c:1:48: `from` is given twice",
         ),
         (
             format!("id={ID},services=ssh,verify-required {k} a"),
@@ -104,6 +134,14 @@ fn each_mistake_is_reported_with_its_place() {
         let found = what(&text);
         assert!(found.starts_with(wanted), "{text}\nfound:  {found}\nwanted: {wanted}");
     }
+}
+
+#[test]
+fn a_zone_that_this_machine_does_not_know_refuses_the_line() {
+    let line = format!("id={ID},hours=\"Mon 08:00-18:00 There\",services=ssh {} a", key());
+    let fault = super::parse("c", &line, &|_| None).unwrap_err();
+    assert!(fault.what.starts_with("c:1:43: this machine knows no time zone `There`"), "{fault}");
+    assert!(super::parse("c", &line.replace("There", "UTC"), &|_| None).is_ok());
 }
 
 #[test]
@@ -301,7 +339,13 @@ fn client() -> impl Strategy<Value = Client> {
                 key: PublicKey { ed25519, fido },
                 services: services.iter().map(|s| ServiceName::new(s).unwrap()).collect(),
                 expires: expires.then_some(1_800_000_000),
-                max_seconds: max.then_some(77),
+                limits: max.then(|| {
+                    let hours =
+                        limits::hours("Mon-Fri 08:00-18:00, Sun 22:00-02:00 UTC", &any_zone);
+                    let from = limits::from("203.0.113.7,2001:db8::/48").unwrap();
+                    let (hours, not_before) = (hours.ok(), Some(1_700_000_000));
+                    Arc::new(Limits { from, hours, not_before, ..Limits::default() })
+                }),
                 invited_until: None,
             }
         })

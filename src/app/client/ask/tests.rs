@@ -186,7 +186,7 @@ fn enrolled() -> Client {
         key: identity().public().clone(),
         services: [ssh()].into(),
         expires: None,
-        max_seconds: None,
+        limits: None,
         invited_until: None,
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn invited(id: ClientId, name: &str, rule: JoinRule) -> Invited {
             name: name.to_owned(),
             services: ["ssh"].iter().filter_map(|name| ServiceName::new(name)).collect(),
             expires: None,
-            max_seconds: None,
+            limits: None,
         },
         standing: Standing::Open(rule),
     }

@@ -68,7 +68,7 @@ impl Person {
                 .filter_map(|name| ServiceName::new(name))
                 .collect(),
             expires: None,
-            max_seconds: None,
+            limits: None,
             invited_until: None,
         }
     }

@@ -7,18 +7,22 @@ mod joins;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::kernel::Refusal;
 use super::people::{Person, at};
 use super::world::{ONCE, RUN, SIDE, World};
 use crate::app::gatekeeper::events::{Event, Lane, ListenerId, ListenerLoss};
-use crate::core::grants::Element;
+use crate::core::grants::{Element, Holder};
+use crate::core::hours::{Hours, WEEK, ZoneOffsets};
 use crate::core::keyring::Secret;
 use crate::core::knock::{HandedKnock, KnockKind, PortEntry, Receipt, Request, Status};
+use crate::core::limits::Limits;
 use crate::core::openings::CommandEnd;
+use crate::core::prefix::Prefix;
 use crate::core::service::GrantKind;
-use crate::core::types::{Fault, SECOND, ServiceName, Source, Wall};
+use crate::core::types::{ClientId, Fault, SECOND, ServiceName, Source, Wall};
 use crate::edge::control::ControlRequest;
 use crate::edge::gatekeeper_pipe::ToGatekeeper;
 
@@ -353,6 +357,13 @@ impl Simulation {
         self.world.files.enrolled =
             Person::ALL.into_iter().filter(|_| !self.random.one_in(4)).collect();
         self.world.files.fault = self.random.one_in(4).then(|| Fault::new("wrong", "right"));
+        self.world.files.limits.clear();
+        for person in Person::ALL {
+            let limits = self.limits();
+            if self.random.one_in(3) {
+                self.world.files.limits.insert(person, limits);
+            }
+        }
         let seconds = if self.random.one_in(2) { 30 } else { 600 };
         self.world.files.settings.services[0].max_seconds = seconds;
         if self.random.one_in(2) {
@@ -361,6 +372,24 @@ impl Simulation {
             self.world.ask(ControlRequest::Reload);
         }
         "files change"
+    }
+
+    /// Limits as on a line of the clients file.
+    fn limits(&mut self) -> Arc<Limits> {
+        let second = self.world.now().wall.0 / SECOND;
+        let mut limits = Limits { disabled: self.random.one_in(6), ..Limits::default() };
+        if self.random.one_in(2) {
+            // The week begins on a Monday, the epoch on a Thursday.
+            let begin = (second + 3 * WEEK / 7).saturating_sub(self.random.below(60)) % WEEK;
+            let week = begin..begin + 1 + self.random.below(120);
+            limits.hours = Some(Hours::new("", [week].into(), Arc::new(ZoneOffsets::utc())));
+        }
+        limits.max_grants = self.random.pick(&[None, Some(1), Some(2)]).unwrap();
+        limits.max_seconds = self.random.pick(&[None, None, Some(20)]).unwrap();
+        limits.not_before = self.random.pick(&[None, None, Some(second + 5)]).unwrap();
+        let elsewhere = self.random.one_in(4);
+        limits.from.extend(Prefix::parse("192.0.2.12/30").filter(|_| elsewhere));
+        Arc::new(limits)
     }
 
     fn restart(&mut self) -> &'static str {
@@ -383,10 +412,31 @@ impl Simulation {
                 _ => {}
             }
         }
+        self.check_limits();
         let started = self.world.started[self.commands..].to_vec();
         self.commands += started.len();
         for (id, text) in started {
             self.check_started(id, &text);
+        }
+    }
+
+    /// No grant is more than the line of its client allows.
+    fn check_limits(&self) {
+        let gatekeeper = &self.world.gatekeeper;
+        if gatekeeper.has_more() {
+            return;
+        }
+        let mut live: BTreeMap<ClientId, u32> = BTreeMap::new();
+        for grant in gatekeeper.grants.list() {
+            let Holder::Client(id) = grant.key.holder else { continue };
+            let client = gatekeeper.in_force.clients().get(id).expect("a grant of nobody");
+            let limits = client.limits();
+            let longest = limits.longest(grant.opened.wall).unwrap_or(0);
+            assert!(grant.seconds <= longest, "{grant:?} is longer than {longest}: {limits:?}");
+            assert!(limits.admit(grant.key.source, grant.key.span), "{grant:?}: {limits:?}");
+            let count = live.entry(id).or_default();
+            *count += 1;
+            assert!(limits.max_grants.is_none_or(|most| *count <= most), "{grant:?}: {limits:?}");
         }
     }
 

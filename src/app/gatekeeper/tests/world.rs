@@ -30,6 +30,7 @@ use crate::core::grants::element::service_at;
 use crate::core::joining::{Invited, drop_over};
 use crate::core::keyring::{Secret, TEST_GATEWAY_ID};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY, Receipt, Request, Status};
+use crate::core::limits::Limits;
 use crate::core::noise::KeyPair;
 use crate::core::openings::{CommandEnd, CommandLine, Job, Openings};
 use crate::core::prefix::Prefix;
@@ -91,6 +92,8 @@ pub(super) struct Files {
     pub(super) enrolled: Vec<Person>,
     /// The seconds in which they expire.
     pub(super) expires: BTreeMap<Person, u64>,
+    /// The limits on their lines.
+    pub(super) limits: BTreeMap<Person, Arc<Limits>>,
     /// Whatever is wrong with the configuration.
     pub(super) fault: Option<Fault>,
     /// Whatever is wrong with a line of the clients file.
@@ -190,6 +193,7 @@ impl Files {
             settings: SETTINGS.clone(),
             enrolled: Person::ALL.to_vec(),
             expires: BTreeMap::new(),
+            limits: BTreeMap::new(),
             fault: None,
             mistake: None,
             one_time: [6100, 6200, 6300].map(line).into(),
@@ -215,7 +219,8 @@ impl Files {
         let mut clients = Vec::new();
         for person in &self.enrolled {
             let expires = self.expires.get(person).copied();
-            clients.push(Client { expires, ..person.client() });
+            let limits = self.limits.get(person).cloned();
+            clients.push(Client { expires, limits, ..person.client() });
         }
         for number in 0..self.crowd {
             let mut id = [0; 16];

@@ -16,6 +16,7 @@ use crate::core::types::{ClientId, Fault};
 use crate::edge::entropy;
 use crate::edge::files::{self, FileCheck};
 use crate::keys::authorized;
+use crate::keys::authorized::limits::any_zone;
 use crate::keys::authorized_keys::{LeftOutLine, UsableKey, name_of, read};
 use crate::keys::public::show_fingerprint;
 
@@ -38,7 +39,8 @@ pub(super) fn add_all(
     let text = files::read(list, FileCheck::Trusted)?;
     let mut sorted = read(&text, Timestamp::now(), &TimeZone::system());
     let path = &settings.gateway.clients_file;
-    let enrolled = authorized::parse(&path.display().to_string(), &load::clients_text(path)?)?;
+    let text = load::clients_text(path)?;
+    let enrolled = authorized::parse(&path.display().to_string(), &text, &any_zone)?;
     let mut names: BTreeSet<String> = enrolled.iter().map(|client| client.name.clone()).collect();
     let mut owners: BTreeMap<[u8; 32], String> = BTreeMap::new();
     for client in enrolled {
@@ -58,8 +60,8 @@ pub(super) fn add_all(
             name,
             key: usable.key,
             services: args.services.as_slice().into(),
-            expires: [args.expires, usable.expires].into_iter().flatten().min(),
-            max_seconds: args.max_seconds,
+            expires: [args.limits.expires, usable.expires].into_iter().flatten().min(),
+            limits: args.limits.limits(),
             invited_until: None,
         };
         let file = directory.join(format!("{}.toml", client.name));

@@ -54,7 +54,7 @@ fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> 
 
 /// The outcome at a running gateway that has been told. A reload that fails later has revoked all
 /// the same.
-fn with_gateway(settings: &Settings, name: &str, failed: Option<Fault>) -> (u8, String) {
+pub(super) fn with_gateway(settings: &Settings, name: &str, failed: Option<Fault>) -> (u8, String) {
     match (admin::find_client(settings, name), failed) {
         (Ok(None), None) => (
             DONE,
@@ -103,7 +103,7 @@ fn open_connections(settings: &Settings) -> String {
 }
 
 /// The outcome if no gateway answers: then the grants in the guard are ended here.
-fn without_gateway(settings: &Settings, gone: &BTreeSet<ClientId>) -> (u8, String) {
+pub(super) fn without_gateway(settings: &Settings, gone: &BTreeSet<ClientId>) -> (u8, String) {
     let socket = settings.gateway.control_socket.display();
     if let Some(by) = silent_gateway(settings) {
         let said = format!(

@@ -33,12 +33,15 @@ fn a_reload_decides_which_grants_are_revoked_and_which_are_changed() {
         |client: Client| Policy::new(vec![ssh()], vec![client], 16, []).must_end(START.wall, &live);
     let (enough, now) = (live.seconds, START.wall.0 / SECOND);
     for (seconds, end) in [(enough, None), (enough - 1, Some(GrantEnd::Changed))] {
-        assert_eq!(to_client(Client { max_seconds: Some(seconds), ..test_vectors::client() }), end);
+        assert_eq!(to_client(limited_client(|l| l.max_seconds = Some(seconds))), end);
+        assert_eq!(to_client(limited_client(|l| l.hours = hours(u64::from(seconds)))), end);
         assert_eq!(
             to_client(Client { expires: Some(now + u64::from(seconds)), ..test_vectors::client() }),
             end
         );
     }
+    let later = limited_client(|l| l.not_before = Some(now + 1));
+    assert_eq!(to_client(later), Some(GrantEnd::Changed), "its connections go on");
 }
 
 #[test]

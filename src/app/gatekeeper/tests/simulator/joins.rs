@@ -13,6 +13,7 @@ use crate::core::test_vectors;
 use crate::core::types::{ClientId, SECOND, Wall};
 use crate::edge::control::ControlRequest;
 use crate::keys::authorized::joined;
+use crate::keys::authorized::limits::any_zone;
 
 const INVITATIONS: [ClientId; 3] =
     [ClientId([0xa1; 16]), ClientId([0xa2; 16]), ClientId([0xa3; 16])];
@@ -161,7 +162,7 @@ impl Simulation {
     /// the file.
     pub(super) fn check_who_is_enrolled(&self) {
         let rows = &self.world.files.joined;
-        assert_eq!(joined::parse("joined", &joined::print(rows)).as_ref(), Ok(rows));
+        assert_eq!(joined::parse("joined", &joined::print(rows), &any_zone).as_ref(), Ok(rows));
         let in_force = self.world.gatekeeper.in_force.clients();
         let ids: Vec<ClientId> = in_force.iter().map(|client| client.id).collect();
         let written = self.world.files.clients();
