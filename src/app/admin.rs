@@ -25,6 +25,9 @@ pub use packets::{PacketCounts, PacketLine, rejected_because};
 /// How long a command waits for the gateway. A reload starts a whole listener, so it is not short.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long `top` waits each time.
+const GLANCE: Duration = Duration::from_secs(3);
+
 /// The most clients with a clock ahead that `status` names.
 const SHOWN: usize = 10;
 
@@ -233,6 +236,14 @@ pub fn ask_status(settings: &Settings) -> Result<GatewayStatus, Fault> {
     decode(request(settings, &ControlRequest::Status)?)
 }
 
+/// Asks the running gateway for a page of at most so many grants.
+pub fn ask_grants(
+    settings: &Settings, after: Option<String>, most: u16,
+) -> Result<GrantPage, Fault> {
+    let request = ControlRequest::Grants { after, most: Some(most) };
+    decode(ask(&settings.gateway.control_socket, &request, GLANCE)?)
+}
+
 /// Asks the running gateway for the trial of its guard.
 pub fn ask_trial(settings: &Settings) -> Result<TrialState, Fault> {
     decode(request(settings, &ControlRequest::Trial)?)
@@ -412,7 +423,7 @@ fn waiting_text(names: &[String]) -> String {
     text
 }
 
-fn interfaces_text(interfaces: &[String]) -> String {
+pub fn interfaces_text(interfaces: &[String]) -> String {
     match interfaces {
         [] => "no interface".to_owned(),
         [any] if any == "any" => "every interface".to_owned(),
@@ -475,7 +486,7 @@ fn grants_text(GrantPage { services, lines, next }: &GrantPage) -> String {
     text
 }
 
-fn time_of_day(moment: &str) -> &str {
+pub fn time_of_day(moment: &str) -> &str {
     let Some((_, time)) = moment.split_once('T') else { return moment };
     time.get(..8).unwrap_or(moment)
 }

@@ -16,7 +16,7 @@ use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
 use super::waiting::Waiting;
 use super::{
     admin, audit, check, close, compat, complete, event_log, explain, gatekeeper, guard, listener,
-    load, metrics, provision,
+    load, metrics, provision, top,
 };
 use crate::core::types::Fault;
 use crate::edge::background::{self, BackgroundStart};
@@ -122,6 +122,10 @@ fn run(args: &ToctocdArgs) -> u8 {
             code = FAILED;
             ask(config, admin::status)
         }
+        ToctocdCommand::Top { once } => {
+            code = FAILED;
+            top::top(config, *once || args.json)
+        }
         ToctocdCommand::Grants { all } => {
             code = FAILED;
             ask(config, |reach| admin::grants(reach, *all || args.json))
@@ -194,6 +198,7 @@ fn waits_for(command: &ToctocdCommand) -> Option<&'static str> {
     match command {
         ToctocdCommand::Run { background: Some(_), .. } => Some("waiting for the gateway to start"),
         ToctocdCommand::Run { .. } | ToctocdCommand::Init(_) | ToctocdCommand::Log(_) => None,
+        ToctocdCommand::Top { .. } => None,
         ToctocdCommand::Guard(GuardCommand::On { .. }) => None,
         ToctocdCommand::Audit { .. } => Some("measuring in a copy of this host's network"),
         ToctocdCommand::Check { .. } | ToctocdCommand::Convert(_) | ToctocdCommand::Export(_) => {

@@ -52,6 +52,8 @@ mod printed_guard;
 mod programs;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod provision;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod top;
 mod waiting;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod warnings;

@@ -67,6 +67,8 @@ pub mod runner_pipe;
 pub mod scan;
 #[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
 pub mod scrapes;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod screen;
 pub mod send;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod service_manager;

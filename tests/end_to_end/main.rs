@@ -54,6 +54,7 @@ mod silence;
 mod ssh_keys;
 mod three_commands;
 mod told;
+mod top;
 mod trial;
 mod trouble;
 mod units;

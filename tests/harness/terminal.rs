@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::pty::Winsize;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use super::{LONG, Running, Space};
 
@@ -21,7 +23,17 @@ pub struct AtTerminal {
 impl AtTerminal {
     /// Starts `command` in `space`, at a terminal of its own.
     pub fn start(space: &Space, command: &mut Command) -> AtTerminal {
-        let pty = nix::pty::openpty(None, None).expect("a terminal");
+        AtTerminal::start_with_size(space, command, None)
+    }
+
+    /// The same at a terminal of 80 columns and 24 rows.
+    pub fn start_on_screen(space: &Space, command: &mut Command) -> AtTerminal {
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        AtTerminal::start_with_size(space, command, Some(size))
+    }
+
+    fn start_with_size(space: &Space, command: &mut Command, size: Option<Winsize>) -> AtTerminal {
+        let pty = nix::pty::openpty(size.as_ref(), None).expect("a terminal");
         let terminal = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
         command.stdin(terminal()).stdout(terminal()).stderr(terminal()).process_group(0);
         let child = space.spawn(command);
@@ -31,6 +43,17 @@ impl AtTerminal {
     /// Closes the terminal.
     pub fn close(self) -> Running {
         self.child
+    }
+
+    /// Types keys, without a line end.
+    pub fn types(&mut self, keys: &str) {
+        self.user_end.write_all(keys.as_bytes()).expect("a terminal");
+    }
+
+    /// True if the terminal hands over each key by itself, and shows none of them.
+    pub fn is_raw(&self) -> bool {
+        let modes = tcgetattr(&self.user_end).expect("a terminal");
+        !modes.local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO)
     }
 
     /// Waits until it shows `question`, then types `answer`.

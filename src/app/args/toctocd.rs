@@ -48,6 +48,7 @@ See what is open, end it, and see what is wrong:
   toctocd grants
   toctocd close --client alice
   toctocd status
+  toctocd top
   toctocd check
 Coming from knockd or fwknop:
   toctocd convert /etc/knockd.conf >doors
@@ -120,6 +121,16 @@ pub enum ToctocdCommand {
     Guard(GuardCommand),
     /// Show the state of the running gateway.
     Status,
+    /// Watch the running gateway on one screen, each second anew.
+    ///
+    /// What is open, with bars that run down; who knocked, and what was refused; junk; what is wrong.
+    /// Keys end a grant or revoke its client, after a question. A terminal of 80 columns and 24 lines
+    /// is enough. With NO_COLOR set it has no colours.
+    Top {
+        /// Print one picture, and end. JSON always has one.
+        #[arg(long)]
+        once: bool,
+    },
     /// Show what is open now, and for whom.
     Grants {
         /// Print all, however many; otherwise the first 256. JSON has all.
@@ -187,6 +198,13 @@ pub struct Close {
     /// Otherwise those of a service with `cut = "close"` end, and all others go on.
     #[arg(long)]
     pub cut: bool,
+}
+
+impl Close {
+    /// For the grant of this name alone.
+    pub fn one(grant: String) -> Close {
+        Close { grant: Some(grant), client: None, service: None, address: None, cut: false }
+    }
 }
 
 /// `toctocd guard`.

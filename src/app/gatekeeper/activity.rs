@@ -54,6 +54,8 @@ impl KnockEnd {
             KnockEnd::Answered(Status::Granted) => "granted".to_owned(),
             KnockEnd::Answered(Status::Closed) => "closed".to_owned(),
             KnockEnd::Answered(Status::Observed) => "probe".to_owned(),
+            KnockEnd::Answered(Status::Enrolled) => "joined".to_owned(),
+            KnockEnd::Answered(Status::Pending) => "waits for approval".to_owned(),
             KnockEnd::Answered(status) => super::knocks::reason(status).to_owned(),
         }
     }
@@ -91,8 +93,10 @@ impl Gatekeeper {
         let guard = self.guard.seems_sound();
         let mut clients = Vec::new();
         for one in &self.activity.clients {
+            // It may have been revoked since then.
+            let client = self.in_force.clients().get(one.client);
             clients.push(ClientActivity {
-                client: self.in_force.client_name(one.client),
+                client: client.map_or_else(|| "(unknown)".to_owned(), |client| client.name.clone()),
                 answered: one.answered,
                 refused: one.refused,
                 last: one.end.in_words(),
