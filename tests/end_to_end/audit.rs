@@ -120,7 +120,7 @@ table inet hasty {
     }
     chain input {
         type filter hook input priority 0;
-        ct mark and 0x10000000 == 0x10000000 update @near { ip saddr and 255.255.255.0 }
+        ip saddr != 203.0.113.0/24 ct mark and 0x10000000 == 0x10000000 update @near { ip saddr and 255.255.255.0 }
         ct mark and 0x10000000 == 0x10000000 accept
         ip saddr and 255.255.255.0 @near tcp dport 8443 accept
         ip saddr 198.51.100.0/24 udp dport 5353 accept
