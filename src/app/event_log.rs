@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::args::toctocd::LogArgs;
 use super::load::Reach;
 use super::output::{CommandOutput, tell};
-use crate::core::event::EventKind;
+use crate::core::event::{EventKind, KnockId};
 use crate::core::types::{Fault, ServiceName};
 use crate::edge::log::EventRecord;
 use source::Source;
@@ -46,8 +46,20 @@ pub fn log(reach: &Reach, args: &LogArgs, as_json: bool) -> Result<CommandOutput
     Ok(CommandOutput { err, ..CommandOutput::out(String::new()) })
 }
 
+/// The events of one knock, from wherever the log goes.
+pub(super) fn of_knock(reach: &Reach, id: KnockId) -> Result<Vec<EventRecord>, Fault> {
+    let args = LogArgs { id: Some(id), ..LogArgs::default() };
+    let mut events = Vec::new();
+    Source::find(&reach.settings)?.each(&reach.settings, &args, &mut |record| {
+        if fits(&args, &record) {
+            events.push(record);
+        }
+    })?;
+    Ok(events)
+}
+
 /// `2026-11-28 14:03:20 text (id 7f3a91c2)`.
-fn line(record: &EventRecord) -> String {
+pub(super) fn line(record: &EventRecord) -> String {
     let time: String = record.time.replacen('T', " ", 1).chars().take(19).collect();
     match &record.id {
         Some(id) => format!("{time} {} (id {id})\n", record.text),
@@ -121,7 +133,6 @@ fn is_known(record: &EventRecord) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::event::KnockId;
     use crate::core::types::Wall;
     use crate::edge::log::LogEvent;
 

@@ -16,6 +16,8 @@ use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, FaultKind};
 use crate::edge::control::{Asker, Question};
 
+mod event;
+
 /// The whole answer.
 struct Explanation {
     foreseen: Foreseen,
@@ -25,36 +27,50 @@ struct Explanation {
     receipt: Option<Finding>,
 }
 
+/// An answer, also for JSON.
+struct Foresight {
+    explanation: Explanation,
+    value: serde_json::Value,
+}
+
 /// Asks the running gateway; without one, the same code decides by the files.
 ///
 /// # Errors
-/// The client, service or door is unknown, or the files cannot be read.
+/// The client, service, door or id is unknown, or the files cannot be read.
 pub fn run(config: &Path, args: &Explain) -> Result<CommandOutput, Fault> {
     let reach = load::reach(config);
-    let question = question(config, &reach, args)?;
-    let is_running = admin::is_running(&reach.settings.gateway.control_socket);
-    let foreseen = match is_running {
-        true => admin::ask_foreseen(&reach.settings, &question)?,
+    if let Some(id) = args.id {
+        return reach.note(event::explain(config, &reach, id));
+    }
+    let Foresight { explanation, value } =
+        foresee(config, &reach, question(config, &reach, args)?)?;
+    let code = if explanation.opens() { 0 } else { FAILED };
+    let output = CommandOutput::out(explanation.text());
+    reach.note(Ok(CommandOutput { code, value: Some(value), ..output }))
+}
+
+fn foresee(config: &Path, reach: &Reach, question: Question) -> Result<Foresight, Fault> {
+    let settings = &reach.settings;
+    let foreseen = match admin::is_running(&settings.gateway.control_socket) {
+        true => admin::ask_foreseen(settings, &question)?,
         false => gatekeeper::foresee_without_gateway(config, &question)?,
     };
-    let settings = &reach.settings;
     let named = question.named.unwrap_or(question.from);
     let firewall = own_firewall::paths(settings, &foreseen.service, named);
     let (paths, receipt) = firewall.unwrap_or_default();
     let explanation = Explanation { foreseen, from: question.from, named, paths, receipt };
-    let code = if explanation.opens() { 0 } else { FAILED };
     let mut value = serde_json::json!(explanation.foreseen);
     value["opens"] = explanation.opens().into();
     value["from"] = question.from.to_string().into();
     value["firewall"] = explanation.paths.iter().map(PortPath::json).collect();
-    let output =
-        CommandOutput { code, value: Some(value), ..CommandOutput::out(explanation.text()) };
-    reach.note(Ok(output))
+    Ok(Foresight { explanation, value })
 }
 
 /// The question, with the client's id in place of its name.
 fn question(config: &Path, reach: &Reach, args: &Explain) -> Result<Question, Fault> {
-    let from = args.from.to_canonical();
+    let Some(from) = args.from.map(|ip| ip.to_canonical()) else {
+        return Err(Fault::new("no address that the knock comes from", "--from ADDRESS"));
+    };
     let named = args.source.map(|ip| ip.to_canonical());
     let asker = match (&args.door, &args.client) {
         (Some(door), _) => Asker::Door(door.clone()),

@@ -15,6 +15,20 @@ fn explain(gate: &Gate, who: &str, service: &str, from: IpAddr) -> (Option<i32>,
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// A knock that was refused is found by the id that its client shows, with its reason.
+fn must_explain_by_id(gate: &Gate) {
+    let refused = gate.toctoc_as("anna", "open anna rdp -4");
+    let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    let (_, rest) = said.split_once(" by its id ").expect("the id");
+    let id = rest.trim().get(..8).expect("eight digits");
+    let output = gate.toctocd(&["explain", "--id", id]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("why         the client's line does not name the service"), "{said}");
+    assert!(said.contains("The same knock now:\nno: anna does not get rdp from"), "{said}");
+    assert_eq!(gate.toctocd(&["explain", "--id", "00000000"]).status.code(), Some(5));
+}
+
 #[test]
 fn what_is_explained_is_what_a_real_knock_and_a_real_connection_get() {
     let mut gate = Gate::new(|config| config);
@@ -36,6 +50,7 @@ fn what_is_explained_is_what_a_real_knock_and_a_real_connection_get() {
         assert!(gate.net.client.tcp_reaches(gate.port(family, SSH), LONG));
         gate.toctoc_as("anna", &format!("close anna ssh -{}", [4, 6][family]));
     }
+    must_explain_by_id(&gate);
     let (code, said) = explain(&gate, "anna", "rdp", from[0]);
     assert_eq!(code, Some(1));
     assert!(said.contains("does not name rdp in `services`; add rdp to"), "{said}");

@@ -11,6 +11,7 @@ use super::{
     host, hours, interface, prefixes, service, service_name, trial_seconds,
 };
 use crate::config::{Service, defaults};
+use crate::core::event::KnockId;
 use crate::core::hours::Hours;
 use crate::core::limits::{Limits, NO_LIMITS};
 use crate::core::prefix::Prefix;
@@ -237,26 +238,31 @@ pub enum GuardCommand {
 #[command(after_help = "\
 Examples:
   toctocd explain alice ssh --from 203.0.113.7
-  toctocd explain --door web --from 203.0.113.7")]
+  toctocd explain --door web --from 203.0.113.7
+What became of a knock, by the id that its client was told:
+  toctocd explain --id 7f3a91c2")]
 pub struct Explain {
     /// The client's name.
-    #[arg(value_name = "CLIENT", required_unless_present = "door")]
+    #[arg(value_name = "CLIENT", required_unless_present_any = ["door", "id"])]
     pub client: Option<String>,
     /// The service that it asks for.
-    #[arg(value_name = "SERVICE", required_unless_present = "door", value_parser = service_name)]
+    #[arg(value_name = "SERVICE", required_unless_present_any = ["door", "id"], value_parser = service_name)]
     pub service: Option<ServiceName>,
     /// Ask about this classic door in place of a client.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["client", "service"])]
     pub door: Option<String>,
     /// The address that the knock comes from.
-    #[arg(long, value_name = "ADDRESS")]
-    pub from: IpAddr,
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "id")]
+    pub from: Option<IpAddr>,
     /// The address that the knock names, as by `toctoc open --source`, if it is another one.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "door")]
     pub source: Option<IpAddr>,
     /// How long it asks for: 90s, 5m, 1h. Default: the service's own time.
     #[arg(long, value_name = "TIME", value_parser = grant_seconds, conflicts_with = "door")]
     pub seconds: Option<u32>,
+    /// Say what became of the knock with this id, why, and what it would get now.
+    #[arg(long, value_name = "ID", value_parser = log::id, conflicts_with_all = ["client", "service", "door", "from", "source", "seconds"])]
+    pub id: Option<KnockId>,
 }
 
 /// `toctocd convert`.

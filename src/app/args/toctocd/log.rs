@@ -43,7 +43,7 @@ fn kind(text: &str) -> Result<EventKind, String> {
     EventKind::of(text).ok_or_else(|| format!("known here: {}", names.join(", ")))
 }
 
-fn id(text: &str) -> Result<KnockId, String> {
+pub(super) fn id(text: &str) -> Result<KnockId, String> {
     KnockId::read(text).ok_or_else(|| "an id has eight digits, such as 7f3a91c2".to_owned())
 }
 
