@@ -241,7 +241,7 @@ fn svg(buffer: &Buffer) -> String {
     let (width, height) = (buffer.area.width * WIDE + 16, buffer.area.height * HIGH + 16);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
-         font-family=\"monospace\" font-size=\"13.3\" xml:space=\"preserve\">\n\
+         font-family=\"monospace\" font-size=\"13.3\">\n\
          <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#16181d\"/>\n"
     );
     for (row, cells) in (0..).zip(buffer.content.chunks(usize::from(buffer.area.width))) {
@@ -276,6 +276,8 @@ fn svg(buffer: &Buffer) -> String {
                     false => "",
                 };
                 let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+                // Browsers would make one blank of many.
+                let text = text.replace(' ', "\u{a0}");
                 svg += &format!(
                     "<text x=\"{x}\" y=\"{}\" textLength=\"{long}\" fill=\"{fill}\"{bold}>{text}</text>\n",
                     y + 13
