@@ -366,7 +366,9 @@ fn a_source_port_is_refused_for_commands_and_a_reload_cannot_add_commands() {
         Status::Denied
     );
     assert_eq!(did(&gate), [""; 0]);
-    assert!(gate.status().contains("keeps all of its rights: the commands of doors or services"));
+    assert!(
+        gate.status().contains("keeps all of its rights: the commands of doors, services or hooks")
+    );
     gate.stop();
     let config = fs::read_to_string(gate.config()).unwrap();
     let clients = fs::read_to_string(gate.path("etc/clients")).unwrap();
@@ -378,7 +380,7 @@ fn a_source_port_is_refused_for_commands_and_a_reload_cannot_add_commands() {
     let words = stderr(&refused);
     assert!(
         !refused.status.success()
-            && words.contains("a service has commands")
+            && words.contains("a hook has commands")
             && words.contains("restart"),
         "{words}"
     );

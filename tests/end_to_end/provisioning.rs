@@ -87,7 +87,9 @@ fn a_reload_warns_of_new_weaknesses_and_does_not_repeat_old_warnings() {
     let output = gate.daemon().log();
     for name in ["old", "new"] {
         assert_eq!(
-            output.matches(&format!("warning: door [{name}]: a sequence of 2 steps")).count(),
+            output
+                .matches(&format!("warning: door [{name}] at {}:", gate.config().display()))
+                .count(),
             1,
             "{output}"
         );

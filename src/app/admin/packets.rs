@@ -62,7 +62,7 @@ impl PacketCounts {
             PacketLine { name: "time", meaning: "asked for the time", number: self.time },
             PacketLine { name: "joined", meaning: "joined, or asked to", number: self.joined },
             PacketLine { name: "doors", meaning: "went to the doors", number: self.doors },
-            PacketLine { name: "waiting", meaning: "have no answer yet", number: self.waiting },
+            PacketLine { name: "waiting", meaning: "got no answer yet", number: self.waiting },
         ];
         let mut rest = vec![PacketLine {
             name: "lost",
@@ -78,6 +78,16 @@ impl PacketCounts {
         lines.extend(rest);
         lines.retain(|line| line.number > 0);
         lines
+    }
+}
+
+impl PacketLine<'_> {
+    /// The meaning as it stands behind the number: "1 was", "2 were".
+    pub fn words(&self) -> String {
+        match (self.number, self.meaning.strip_prefix("were ")) {
+            (1, Some(rest)) => format!("was {rest}"),
+            _ => self.meaning.to_owned(),
+        }
     }
 }
 
@@ -103,14 +113,14 @@ fn is_junk(reject: Reject) -> bool {
 /// What one packet did that was rejected for this reason, or many.
 pub fn rejected_because(reject: Reject) -> &'static str {
     match reject {
-        Reject::Malformed => "were no valid IP packets",
+        Reject::Malformed => "were not valid IP",
         Reject::Headers => "came as fragments, or with IP options",
         Reject::NotForUs => "were not sent to this machine",
         Reject::Checksum => "were damaged on the way",
         Reject::Length => "did not have the length of a knock",
         Reject::UnknownTag => "came from nobody who is enrolled",
         Reject::ClientMac => "imitated a client without its secret",
-        Reject::SeenBefore => "were copies of a knock that had come before",
+        Reject::SeenBefore => "repeated a knock that had come before",
         Reject::Quota => "came faster than the rate limit",
         Reject::Noise => "could not be decrypted",
         Reject::Syntax => "made no sense when decrypted",
@@ -135,8 +145,9 @@ pub(super) fn text(packets: &PacketCounts) -> String {
     let lines = packets.lines();
     text += if lines.is_empty() { "\n" } else { ":\n" };
     let width = lines.iter().map(|line| line.number.to_string().len()).max().unwrap_or(0);
-    for PacketLine { name, meaning, number } in lines {
-        text += &format!("              {number:>width$} {meaning} ({name})\n");
+    for line in lines {
+        let (number, words, name) = (line.number, line.words(), line.name);
+        text += &format!("              {number:>width$} {words} ({name})\n");
     }
     text
 }

@@ -268,7 +268,7 @@ impl Canvas<'_> {
             let hidden = lines.len().saturating_sub(usize::from(area.height - 1));
             let text = match row + 1 == area.height && hidden > 0 {
                 true => format!("{:>width$} more reasons: toctocd status", hidden + 1),
-                false => format!("{:>width$} {}", line.number, line.meaning),
+                false => format!("{:>width$} {}", line.number, line.words()),
             };
             self.line(area, row, vec![Span::raw(cut(&text, usize::from(area.width)))]);
         }
