@@ -196,7 +196,7 @@ mod tests {
                 "               2 opened a service (granted)",
                 "              90 were rejected (of-tomorrow)",
                 "               7 came faster than the rate limit (quota)",
-                "               1 were dropped by the kernel: its queue was full (lost)",
+                "               1 was dropped by the kernel: its queue was full (lost)",
             ]
         );
     }
