@@ -326,7 +326,10 @@ pub(super) fn ids_text(ids: &[KnockId]) -> String {
     match words.as_slice() {
         [] => String::new(),
         [id] => format!("  the gateway's log has this knock by its id {id}\n"),
-        [..] => format!("  the gateway's log has these knocks by their ids {}\n", words.join(", ")),
+        [..] => format!(
+            "  if the gateway read these knocks, its log has them by their ids {}\n",
+            words.join(", ")
+        ),
     }
 }
 

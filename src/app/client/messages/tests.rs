@@ -264,7 +264,7 @@ fn a_knock_that_opened_nothing_is_named_as_the_gateways_log_names_it() {
     let refused = output(&open(), &[received(receipt(Status::Denied))]).err;
     assert!(refused.ends_with("log has this knock by its id 00000002\n"), "{refused}");
     let silence = output(&open(), &[silent()]).err;
-    assert!(silence.contains("has these knocks by their ids 00000001, 00000002\n"), "{silence}");
+    assert!(silence.contains("its log has them by their ids 00000001, 00000002\n"), "{silence}");
     let both = [received(receipt(Status::Granted)), received(receipt(Status::Denied))];
     assert_eq!(output(&open(), &both).err.matches("00000002").count(), 1);
     assert_eq!(output(&open(), &both[..1]).err, "");

@@ -1,6 +1,7 @@
 //! The kernel's elements compared with the grants, after the guard was loaded or repaired: some at
 //! each turn of the loop, because there may be many.
 
+use crate::app::output::count;
 use crate::core::event::EventKind;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +100,8 @@ impl Gatekeeper {
     ) {
         let Comparison { put_back, removed, work, reloaded, .. } = comparison;
         if put_back + removed > 0 {
-            let text = format!("{put_back} grants put back, {removed} orphaned elements removed");
+            let (grants, orphans) = (count(put_back, "grant"), count(removed, "orphaned element"));
+            let text = format!("{grants} put back, {orphans} removed");
             self.out.log(EventKind::Guard, text);
         }
         if outcome.is_ok() {

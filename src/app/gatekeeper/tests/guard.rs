@@ -27,7 +27,7 @@ fn a_table_that_others_changed_is_put_right_and_who_it_was_is_told() {
     changed(&mut world);
     assert!(world.said("our firewall table was changed by nft (pid 9)"));
     world.settle();
-    assert!(world.said("the guard was loaded again") && world.said("1 grants put back"));
+    assert!(world.said("the guard was loaded again") && world.said("1 grant put back"));
     assert!(world.lets_in(Anna, 22));
 }
 
@@ -38,7 +38,7 @@ fn an_element_that_no_grant_stands_for_is_removed() {
     changed(&mut world);
     world.settle();
     assert!(world.kernel.borrow().live().is_empty());
-    assert!(world.said("1 orphaned elements removed"));
+    assert!(world.said("1 orphaned element removed"));
     assert_eq!(world.kernel.borrow().loads, 0, "the rules were as they should be");
 }
 
