@@ -13,7 +13,7 @@ import time
 
 COLUMNS, ROWS = 80, 24
 # Seconds in which a command must go on.
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Failure(Exception):
