@@ -173,7 +173,8 @@ pub(super) fn lines<'a>(
         if line.len() >= LINE {
             return Some(Err(format!("{place}: the line is longer than fwknop reads")));
         }
-        let words = line.trim_start();
+        // A NUL ends the line, as for C.
+        let words = line.split('\0').next().unwrap_or_default().trim_start();
         let end = words.find(|c: char| c.is_ascii_whitespace()).unwrap_or(words.len());
         let (key, value) = words.split_at(end);
         let value = value.trim_start().split([';', '\r']).next().unwrap_or_default();

@@ -202,3 +202,9 @@ proptest! {
         prop_assert!(!shown.contains("secretsecret"));
     }
 }
+
+#[test]
+fn a_nul_ends_a_line_as_it_does_for_fwknop() {
+    let line = super::reader::lines("access.conf", "OPEN_PORTS tcp/22\0,tcp/80\n").next();
+    assert_eq!(line.map(|line| line.map(|setting| setting.value)), Some(Ok("tcp/22".to_owned())));
+}
