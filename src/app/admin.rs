@@ -65,7 +65,7 @@ pub struct GatewayStatus {
 pub struct GatewayOverview {
     /// `ahead` is empty in it.
     pub status: GatewayStatus,
-    /// All services that have grants.
+    /// All services, also those that have no grants.
     pub services: Vec<ServiceGrants>,
     /// The clients that knocked last, the last one first.
     pub clients: Vec<ClientActivity>,

@@ -135,9 +135,6 @@ pub struct FixedSettings {
     pub table: String,
     /// True if a door or a service has commands: they need rights that are given up without any.
     pub has_commands: bool,
-    /// `listen`, `textfile` and `seconds` of `[metrics]`, as one text.
-    #[serde(default)]
-    pub metrics: String,
 }
 
 impl FixedSettings {
@@ -147,7 +144,6 @@ impl FixedSettings {
             control_socket: settings.gateway.control_socket.clone(),
             table: settings.firewall.table.clone(),
             has_commands: settings.runs_commands(),
-            metrics: format!("{:?}", settings.metrics),
         }
     }
 }

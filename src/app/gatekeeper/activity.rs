@@ -107,7 +107,7 @@ impl Gatekeeper {
         }
         GatewayOverview {
             status: self.status(now, guard, Vec::new()),
-            services: self.services_with_grants(),
+            services: self.all_services(),
             clients,
             time: clock_time(now.wall),
         }

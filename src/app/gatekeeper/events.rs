@@ -10,7 +10,7 @@ use crate::app::joined::{JoinDone, JoinTask};
 use crate::app::listener_process::{ListenerReady, ListenerStart};
 use crate::app::load::ClientsRead;
 use crate::app::prepare::{KnownClients, Prepared};
-use crate::config::{Hook, LogSettings};
+use crate::config::{Hook, LogSettings, MetricsSettings};
 use crate::core::door::Door;
 use crate::core::openings::{CommandEnd, Job};
 use crate::core::prefix::Prefix;
@@ -91,6 +91,8 @@ pub(super) enum Output {
     OpenLog(LogSettings),
     /// These hooks count from now on.
     SetHooks(Vec<Hook>),
+    /// Metrics are served so from now on.
+    SetMetrics(MetricsSettings),
     /// Start a listener; [`Event::ListenerReady`] or [`Event::ListenerLost`] follows.
     StartListener(ListenerId, ListenerStart),
     /// Send a message to a listener. It is no error if the listener is gone.

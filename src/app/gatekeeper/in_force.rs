@@ -214,7 +214,6 @@ impl InForce {
             ("state_dir", old.state_dir != new.state_dir),
             ("control_socket", old.control_socket != new.control_socket),
             ("table", old.table != new.table),
-            ("[metrics]", old.metrics != new.metrics),
         ] {
             if differs {
                 return Err(Fault::new(

@@ -3,6 +3,7 @@
 
 use super::Gatekeeper;
 use crate::app::admin::{ClientSearch, ClientState, GrantLine, GrantPage, ServiceGrants};
+use crate::config::Service;
 use crate::core::grants::{ActiveGrant, GrantKey, Holder};
 use crate::core::record::Record;
 use crate::core::service::GrantKind;
@@ -80,6 +81,19 @@ impl Gatekeeper {
             let max_grants = configured.map_or(0, |service| service.max_grants);
             services.push(ServiceGrants { service: name.to_string(), grants, max_grants });
         }
+        services
+    }
+
+    /// Every service, also without grants: alerts need a number for each.
+    pub(super) fn all_services(&self) -> Vec<ServiceGrants> {
+        let mut services = self.services_with_grants();
+        for Service { name, max_grants, .. } in &self.in_force.settings().services {
+            if services.iter().all(|one| one.service != name.as_str()) {
+                let service = name.to_string();
+                services.push(ServiceGrants { service, grants: 0, max_grants: *max_grants });
+            }
+        }
+        services.sort_by(|one, other| one.service.cmp(&other.service));
         services
     }
 

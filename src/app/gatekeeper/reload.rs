@@ -245,8 +245,9 @@ impl Gatekeeper {
 
     fn reload_succeeded(&mut self) {
         self.open_log();
-        self.out.push(Output::SetHooks(self.in_force.settings().hooks.clone()));
         let config = self.in_force.config();
+        self.out.push(Output::SetHooks(config.settings.hooks.clone()));
+        self.out.push(Output::SetMetrics(config.settings.metrics.clone()));
         let said = format!(
             "reloaded: {}, {}, {}",
             count(config.settings.services.len(), "service"),

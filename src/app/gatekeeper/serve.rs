@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use super::Gatekeeper;
 use super::events::{Event, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult};
 use crate::app::listener_process::{ListenerProcess, Progress};
+use crate::app::metrics::service::{MetricsService, MetricsThread};
 use crate::app::{load, own_firewall, prepare};
 use crate::config::Hook;
 use crate::core::event::EventKind;
@@ -48,6 +49,7 @@ pub(super) struct Server {
     runner: Runner,
     log: Log,
     hooks: Hooks,
+    metrics: MetricsService,
     /// True if a listener has sent something since the service manager was last told that we are
     /// well, and the time at which it is told again.
     heard: bool,
@@ -68,6 +70,7 @@ pub(super) struct Sources {
     pub(super) umask: Mode,
     pub(super) log: Log,
     pub(super) hooks: Vec<Hook>,
+    pub(super) metrics: MetricsThread,
 }
 
 /// The signals, taken through a descriptor. They are blocked, so that none interrupts a commit.
@@ -102,8 +105,18 @@ pub(super) fn network() -> Result<Network, Fault> {
 
 impl Server {
     pub(super) fn new(gatekeeper: Gatekeeper, sources: Sources) -> Result<Server, Fault> {
-        let Sources { signals, watch, changes, guard, control, listener, umask, log, hooks } =
-            sources;
+        let Sources {
+            signals,
+            watch,
+            changes,
+            guard,
+            control,
+            listener,
+            umask,
+            log,
+            hooks,
+            metrics,
+        } = sources;
         Ok(Server {
             gatekeeper,
             signals,
@@ -117,6 +130,7 @@ impl Server {
             dying: Vec::new(),
             runner: Runner::with_umask(umask),
             hooks: Hooks::start(hooks, log.handle()),
+            metrics: MetricsService::start(metrics, log.handle())?,
             log,
             heard: false,
             reassure_at: Boot(0),
@@ -287,6 +301,7 @@ impl Server {
         match output {
             Output::Log(event) => self.log_now(event),
             Output::SetHooks(hooks) => self.hooks.set(hooks),
+            Output::SetMetrics(settings) => self.metrics.set(settings),
             Output::OpenLog(settings) => self.log.reopen(clock::now().wall, settings),
             Output::StartListener(id, start) => match ListenerProcess::start(start) {
                 Ok(listener) => drop(self.listeners.insert(id, listener)),

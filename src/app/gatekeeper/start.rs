@@ -14,7 +14,7 @@ use super::{
     CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, Trial, process, rights,
 };
 use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerStart};
-use crate::app::metrics::service::MetricsService;
+use crate::app::metrics::service::MetricsThread;
 use crate::app::output::print_error;
 use crate::app::prepare::{self, Prepared};
 use crate::app::{guard, own_firewall};
@@ -177,7 +177,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
         !prepared.config.clients.is_empty(),
     )?;
     let log = Log::open(&settings.log)?;
-    let metrics = MetricsService::prepare(settings)?;
+    let metrics = MetricsThread::prepare(settings)?;
     let control = Control::bind(&settings.gateway.control_socket)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
     let all_rights = rights::settle(settings, &openings)?;
@@ -219,9 +219,6 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
         ),
         ..fault
     })?;
-    if let Some(metrics) = metrics {
-        metrics.start(log.handle())?;
-    }
     // It runs `nft`, which gets no more rights than it needs.
     for warning in own_firewall::warnings(settings) {
         gatekeeper.out.log(EventKind::Warning, format!("warning: {warning}"));
@@ -238,6 +235,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
             umask,
             log,
             hooks: settings.hooks.clone(),
+            metrics,
         },
     )
 }

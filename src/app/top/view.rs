@@ -352,10 +352,11 @@ fn grants_title(model: &Model, overview: &GatewayOverview) -> String {
         let first = model.first_row();
         title += &format!(", {first} to {} shown", first + model.grants.len() - 1);
     }
-    for (service, sign) in overview.services.iter().zip([" (", ", ", ", ", ", "]) {
+    let used: Vec<_> = overview.services.iter().filter(|service| service.grants > 0).collect();
+    for (service, sign) in used.iter().zip([" (", ", ", ", ", ", "]) {
         title += &format!("{sign}{} {} of {}", service.service, service.grants, service.max_grants);
     }
-    if !overview.services.is_empty() {
+    if !used.is_empty() {
         title.push(')');
     }
     title

@@ -319,7 +319,8 @@ fn the_marks_of_a_client_that_is_gone_are_dropped_hours_later_on_disk_too() {
 }
 
 #[test]
-fn a_reload_opens_the_log_again_whatever_is_wrong_and_takes_new_hooks_only_if_nothing_is() {
+fn a_reload_opens_the_log_again_whatever_is_wrong_and_takes_new_hooks_and_metrics_only_if_nothing_is()
+ {
     let mut world = World::new();
     world.log_opened.clear();
     let hook = Hook {
@@ -328,15 +329,17 @@ fn a_reload_opens_the_log_again_whatever_is_wrong_and_takes_new_hooks_only_if_no
         run: vec!["/bin/true".to_owned()],
     };
     world.files.settings.hooks.push(hook.clone());
+    world.files.settings.metrics.seconds = 7;
     world.files.fault = Some(Fault::new("a mistake", "fix it"));
     world.ask(ControlRequest::Reload);
     world.settle();
     assert_eq!(world.log_opened.len(), 1, "logrotate has renamed the file by now");
-    assert!(world.hooks.is_empty());
+    assert!(world.hooks.is_empty() && world.metrics.is_none());
     world.files.fault = None;
     world.files.settings.log.to = LogTarget::File("/log".into());
     world.ask(ControlRequest::Reload);
     world.settle();
     assert_eq!(world.log_opened.last(), Some(&world.files.settings.log));
     assert_eq!(world.hooks, [hook]);
+    assert_eq!(world.metrics.as_ref(), Some(&world.files.settings.metrics));
 }

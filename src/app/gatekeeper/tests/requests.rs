@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::people::Person::{Anna, Bert};
 use super::world::World;
+use crate::app::admin::ServiceGrants;
 use crate::app::gatekeeper::events::Lane;
 use crate::core::knock::Status;
 use crate::core::types::SECOND;
@@ -210,7 +211,10 @@ fn the_overview_names_who_knocked_last_without_a_look_at_the_guard() {
     assert!(world.tasks.is_empty(), "no process is started");
     let told = json(&world, session);
     assert_eq!((&told["status"]["guard"], &told["status"]["grants"]), (&true.into(), &2.into()));
-    assert_eq!(told["services"][0]["service"], "ssh");
+    // Those without grants too.
+    let services: Vec<ServiceGrants> = serde_json::from_value(told["services"].clone()).unwrap();
+    let services: Vec<_> = services.iter().map(|one| (one.service.as_str(), one.grants)).collect();
+    assert_eq!(services, [("mail", 0), ("rdp", 0), ("ssh", 1), ("web", 1)]);
     let line = |place: usize, key: &str| told["clients"][place][key].clone();
     assert_eq!((line(0, "client"), line(0, "last")), ("bert".into(), "granted".into()));
     assert_eq!((line(0, "answered"), line(0, "refused")), (1.into(), 1.into()));

@@ -21,7 +21,7 @@ use crate::app::joined::ClientFiles;
 use crate::app::listener_process::ListenerReady;
 use crate::app::load::{ClientsRead, GatewayConfig};
 use crate::app::prepare::Prepared;
-use crate::config::{Hook, KnockSettings, LogSettings, Settings, native};
+use crate::config::{Hook, KnockSettings, LogSettings, MetricsSettings, Settings, native};
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step};
 use crate::core::engine::{Action, Engine, SealedSetup, Setup};
@@ -157,6 +157,8 @@ pub(super) struct World {
     pub(super) log_opened: Vec<LogSettings>,
     /// The hooks of the last reload.
     pub(super) hooks: Vec<Hook>,
+    /// Its section `[metrics]`.
+    pub(super) metrics: Option<MetricsSettings>,
     pub(super) told_ready: bool,
     /// All verdicts, in order.
     pub(super) verdicts: Vec<(u64, Option<Receipt>)>,
@@ -348,6 +350,7 @@ impl World {
             events: Vec::new(),
             log_opened: Vec::new(),
             hooks: Vec::new(),
+            metrics: None,
             told_ready: false,
             verdicts: Vec::new(),
             given: 0,
@@ -430,6 +433,7 @@ impl World {
                     }
                 }
                 Output::SetHooks(hooks) => self.hooks = hooks,
+                Output::SetMetrics(settings) => self.metrics = Some(settings),
                 Output::OpenLog(settings) => self.log_opened.push(settings),
                 Output::LookAtNetwork => {}
                 Output::TellReady => self.told_ready = true,
