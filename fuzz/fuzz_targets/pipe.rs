@@ -6,11 +6,11 @@ use libfuzzer_sys::fuzz_target;
 use toctoc::edge::gatekeeper_pipe::{Message, ToGatekeeper, ToListener};
 
 fuzz_target!(|input: &[u8]| {
-    if let Some(message) = ToGatekeeper::decode(input, None) {
-        assert_eq!(&message.encode().bytes[..], input);
+    if let Some(message) = ToGatekeeper::decode(input) {
+        assert_eq!(&message.encode()[..], input);
     }
-    if let Some(message) = ToListener::decode(input, None) {
+    if let Some(message) = ToListener::decode(input) {
         assert!(input.len() <= ToListener::LONGEST);
-        assert_eq!(&message.encode().bytes[..], input);
+        assert_eq!(&message.encode()[..], input);
     }
 });

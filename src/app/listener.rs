@@ -1,7 +1,7 @@
 //! The unprivileged process that reads untrusted packets: one poll loop around `core::engine`.
 //!
 //! The gatekeeper starts it with [`ARGUMENT`] and its end of the pipe as descriptor 0. It receives
-//! its set-up, drops all privileges, and only then reads the first packet. It ends when the pipe
+//! its set-up, opens its sockets, drops all privileges, and only then reads the first packet. It ends when the pipe
 //! closes. See `gatekeeper` for the decisions.
 
 use std::mem;
@@ -20,13 +20,15 @@ use crate::core::quota::Rate;
 use crate::core::sequence::{DoorSpec, SequenceEvent};
 use crate::core::types::{Now, Reject, Wall};
 use crate::core::wire::GatewayKeys;
-use crate::edge::capture::{self, Capture, CaptureResult, UnboundCapture};
+use crate::edge::bpf::{self, FilterSpec};
+use crate::edge::capture::{self, Capture, CaptureResult};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
     ListenerEnd, OwnAddress, Pipe, PipeError, QUEUE, Tally, ToGatekeeper, ToListener,
 };
-use crate::edge::raw::Sender;
+use crate::edge::raw::{self, Sender};
+use crate::edge::socket_failure::SocketFailure;
 use crate::edge::{clock, entropy, sys};
 
 /// The hidden argument that makes `toctocd` a listener.
@@ -76,8 +78,9 @@ struct ListenerSetup {
     /// the next ones.
     engine: Option<Engine>,
     addresses: AddressUpdate,
-    captures: Vec<UnboundCapture>,
-    sender: Sender,
+    /// The interfaces to capture on, by the kernel's numbers.
+    interfaces: Vec<u32>,
+    filter: FilterSpec,
     user: Option<(u32, u32)>,
 }
 
@@ -122,10 +125,8 @@ impl ListenerSetup {
                 }
                 Some(message) => {
                     if prepared.take(message).is_none() {
-                        return Err(fail(
-                            pipe,
-                            ConfineFailure { step: ConfineStep::SetUp, errno: 0 },
-                        ));
+                        let failure = ConfineFailure { step: ConfineStep::SetUp, errno: 0 };
+                        return Err(fail(pipe, failure.into()));
                     }
                 }
             }
@@ -178,9 +179,12 @@ impl ListenerSetup {
             ToListener::Addresses { is_first, part } => self.addresses.add(is_first, part),
             // The lists are complete when the set-up is.
             ToListener::AddressesDone => {}
-            ToListener::Capture(unbound) => self.captures.push(unbound),
-            ToListener::Raw4(socket) => self.sender.v4 = Some(socket),
-            ToListener::Raw6(socket) => self.sender.v6 = Some(socket),
+            ToListener::Capture { interface } => self.interfaces.push(interface),
+            ToListener::Filter(FilterSpec { knock_port, steps, outgoing }) => {
+                self.filter.knock_port = knock_port;
+                self.filter.outgoing = outgoing;
+                self.filter.steps.extend(steps);
+            }
             ToListener::Stop | ToListener::Sequence { .. } | ToListener::Go { .. } => return None,
             ToListener::Forget { .. } => return None,
             ToListener::Verdict { .. } | ToListener::AskCounters => return None,
@@ -205,9 +209,33 @@ fn roomy_engine(setup: Setup, clients: u32) -> Engine {
     engine
 }
 
+/// Why it cannot listen.
+enum Failure {
+    Confine(ConfineFailure),
+    Socket {
+        /// The number of the interface.
+        capture: usize,
+        why: SocketFailure,
+    },
+}
+
+impl From<ConfineFailure> for Failure {
+    fn from(failure: ConfineFailure) -> Failure {
+        Failure::Confine(failure)
+    }
+}
+
 /// Reports the failure to the gatekeeper before the process ends.
-fn fail(pipe: &mut ListenerEnd, failure: ConfineFailure) -> PipeError {
-    match pipe.send(ToGatekeeper::Failed { step: failure.step as u8, errno: failure.errno }) {
+fn fail(pipe: &mut ListenerEnd, failure: Failure) -> PipeError {
+    let message = match failure {
+        Failure::Confine(ConfineFailure { step, errno }) => {
+            ToGatekeeper::Failed { step: step as u8, errno }
+        }
+        Failure::Socket { capture, why: SocketFailure { step, errno } } => {
+            ToGatekeeper::NoSocket { capture: saturated_u16(capture), step: step as u8, errno }
+        }
+    };
+    match pipe.send(message) {
         Ok(_) => PipeError::Closed,
         Err(error) => error,
     }
@@ -229,6 +257,17 @@ fn serve(pipe: &mut ListenerEnd, prepared: ListenerSetup, inherited: bool) -> Pi
             Err(broken) => return broken,
         }
     }
+}
+
+/// Opens a capture socket for each interface. Nothing is read from them yet.
+fn open_captures(interfaces: &[u32], filter: &FilterSpec) -> Result<Vec<Option<Capture>>, Failure> {
+    let program = bpf::program(filter);
+    let mut captures = Vec::with_capacity(interfaces.len());
+    for (capture, interface) in interfaces.iter().enumerate() {
+        let opened = Capture::open(*interface, &program);
+        captures.push(Some(opened.map_err(|why| Failure::Socket { capture, why })?));
+    }
+    Ok(captures)
 }
 
 struct Listener {
@@ -254,23 +293,28 @@ impl Listener {
     /// Does everything that needs a right or a file, then gives up both.
     fn confined(
         pipe: &ListenerEnd, prepared: ListenerSetup, inherited: bool,
-    ) -> Result<(Self, u32), ConfineFailure> {
-        let ListenerSetup { setup, clients, engine, sender, user, .. } = prepared;
-        let (mut addresses, unbound) = (prepared.addresses, prepared.captures);
+    ) -> Result<(Self, u32), Failure> {
+        let ListenerSetup { setup, clients, engine, mut addresses, interfaces, filter, user } =
+            prepared;
         // Lets the library query the system now, before confinement forbids it.
         entropy::bytes::<1>()
             .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
         let mut engine = engine.unwrap_or_else(|| roomy_engine(setup, clients));
         engine.set_addresses(mem::take(&mut addresses.knock), mem::take(&mut addresses.door));
-        let mut captures = Vec::with_capacity(unbound.len());
-        for unbound in unbound {
-            let bound = Capture::bind(unbound);
-            captures.push(Some(bound.map_err(|e| ConfineFailure::io(ConfineStep::Bind, &e))?));
-        }
+        let captures = open_captures(&interfaces, &filter)?;
+        let has_receipts = filter.knock_port.is_some();
+        let sender = match has_receipts {
+            true => Sender::open().map_err(|why| Failure::Socket { capture: 0, why })?,
+            false => Sender::default(),
+        };
+        let group_is_known = !has_receipts || raw::group_is_known();
         let mut senders = vec![pipe.as_fd()];
-        senders.extend(sender.v4.iter().chain(&sender.v6).map(|socket| socket.as_fd()));
+        senders.extend(sender.sockets());
         let descriptors = captures.len() + senders.len();
         let mut notes = confine(user, saturated_u64(descriptors), &senders)?;
+        if !group_is_known {
+            notes.add(Limitation::GroupUnknown);
+        }
         if inherited {
             notes.add(Limitation::Inherited);
         }
@@ -392,7 +436,7 @@ impl Listener {
             ToListener::AskCounters => self.report_counters(pipe)?,
             ToListener::Release { capture } => self.end_capture(usize::from(capture)),
             ToListener::Stop => self.replaced = Some(clock::now().wall),
-            // Late set-up messages are dropped, and their sockets closed.
+            // Late set-up messages are dropped.
             _ => {}
         }
         Ok(())

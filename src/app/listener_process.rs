@@ -1,4 +1,4 @@
-//! The listener as a child process. The gatekeeper starts it, sends it sockets, keys, clients,
+//! The listener as a child process. The gatekeeper starts it, sends it interfaces, keys, clients,
 //! doors and addresses, and checks that it is confined. Only [`ListenerProcess::wait_until_ready`]
 //! waits. See `gatekeeper` for its reports afterwards.
 
@@ -10,19 +10,20 @@ use std::sync::Arc;
 
 use crate::app::interfaces;
 use crate::app::listener;
-use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Boot, Fault, Reject};
 use crate::edge::addresses::LocalAddress;
+use crate::edge::bpf::FilterSpec;
 use crate::edge::confine::{self, ConfineFailure, Limitations};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
     self, GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener,
 };
-use crate::edge::{bpf, capture, clock, raw};
+use crate::edge::socket_failure::SocketFailure;
+use crate::edge::{capture, clock};
 use heartbeat::{Beat, Heartbeat};
 use setup::{SetupFeed, address_messages};
 
@@ -81,6 +82,24 @@ pub(super) struct ListenerReady {
     pub(super) missing: Vec<String>,
 }
 
+impl ListenerReady {
+    /// What a listener has that captures on these interfaces. Those that do not exist are waited
+    /// for: links and routes come and go, and neither a start nor a reload may hang on one.
+    pub(super) fn of(wanted: Vec<String>) -> ListenerReady {
+        let mut ready = ListenerReady::default();
+        for name in &wanted {
+            match capture::interface(name) {
+                Ok(index) => {
+                    ready.indexes.push(index);
+                    ready.interfaces.push(name.clone());
+                }
+                Err(_) => ready.missing.push(name.clone()),
+            }
+        }
+        ListenerReady { wanted, ..ready }
+    }
+}
+
 /// The listener's progress since the last call.
 pub(super) enum Progress {
     Nothing,
@@ -99,10 +118,7 @@ impl ListenerProcess {
     pub(super) fn start(start: ListenerStart) -> Result<ListenerProcess, Fault> {
         let settings = &start.prepared.config.settings;
         let wanted = interfaces::resolved_interfaces(settings, &interfaces::of_default_routes());
-        let Captures { mut sockets, interfaces, indexes, missing } =
-            captures(&start.prepared.config, &start.doors, &wanted)?;
-        sockets.push(ToListener::Raw4(raw::open_v4()?));
-        sockets.extend(raw::open_v6()?.map(ToListener::Raw6));
+        let knock_port = Some(settings.knock.port);
         let spec = ListenerSpec {
             name: "toctocd: listener",
             sealed: Some(Arc::clone(&start.prepared)),
@@ -112,16 +128,14 @@ impl ListenerProcess {
             ipv6: Ipv6::Counts,
             debug: false,
             addresses: own_addresses(&wanted, &start.addresses),
-            sockets,
+            filter: FilterSpec { knock_port, steps: steps(&start.doors), outgoing: false },
+            ready: ListenerReady::of(wanted),
             user: start.prepared.user,
         };
-        let mut process = Self::spawn(spec)?;
-        let limitations = Vec::from_iter(raw::group_limitation());
-        process.ready = ListenerReady { limitations, wanted, interfaces, indexes, missing };
-        Ok(process)
+        Self::spawn(spec)
     }
 
-    /// Starts a listener with these sockets.
+    /// Starts a listener.
     pub(super) fn spawn(spec: ListenerSpec) -> Result<ListenerProcess, Fault> {
         let (pipe, theirs) = gatekeeper_pipe::pair()?;
         let process = Command::new("/proc/self/exe")
@@ -140,15 +154,15 @@ impl ListenerProcess {
                     "are /proc and /dev mounted?",
                 )
             })?;
-        let (user, setup) = (spec.user, Some(SetupFeed::new(spec)));
+        let (user, ready) = (spec.user, spec.ready.clone());
         Ok(ListenerProcess {
             process,
             pipe,
             user,
-            setup,
+            setup: Some(SetupFeed::new(spec)),
             addresses: VecDeque::new(),
             heartbeat: Heartbeat::default(),
-            ready: ListenerReady::default(),
+            ready,
         })
     }
 
@@ -268,7 +282,16 @@ impl ListenerProcess {
             None if self.heartbeat.due <= now => Err(PipeError::Silent.into()),
             None => Ok(None),
             Some(ToGatekeeper::Ready { degraded }) => Ok(Some(Limitations::from_bits(degraded))),
-            Some(ToGatekeeper::Failed { step, errno }) => Err(SetupError::Failed { step, errno }),
+            Some(ToGatekeeper::Failed { step, errno }) => {
+                let failure = ConfineFailure::from_pipe(step, errno);
+                Err(SetupError::reported(failure.map(ConfineFailure::fault)))
+            }
+            Some(ToGatekeeper::NoSocket { capture, step, errno }) => {
+                let interface = self.ready.interfaces.get(usize::from(capture));
+                let interface = interface.map_or("?", String::as_str);
+                let failure = SocketFailure::from_pipe(step, errno);
+                Err(SetupError::reported(failure.map(|failure| failure.fault(interface))))
+            }
             Some(_) => Err(PipeError::Nonsense(Reject::Pipe).into()),
         }
     }
@@ -284,13 +307,7 @@ impl ListenerProcess {
 
     fn never_ready(&mut self, error: SetupError) -> Fault {
         match error {
-            SetupError::Failed { step, errno } => match ConfineFailure::from_pipe(step, errno) {
-                Some(failure) => failure.fault(),
-                None => Fault::new(
-                    "the listener could not get ready and does not say why",
-                    "is it the same program?",
-                ),
-            },
+            SetupError::Reported(fault) => fault,
             SetupError::Pipe(error) => {
                 let end = self.process.kill().and_then(|()| self.process.wait());
                 let how = end.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -320,51 +337,26 @@ impl Drop for ListenerProcess {
 /// The reason why a listener does not get ready.
 enum SetupError {
     /// The listener reported it.
-    Failed {
-        step: u8,
-        errno: i32,
-    },
+    Reported(Fault),
     Pipe(PipeError),
+}
+
+impl SetupError {
+    /// `fault`: the reason, if the listener gave one.
+    fn reported(fault: Option<Fault>) -> SetupError {
+        SetupError::Reported(fault.unwrap_or_else(|| {
+            Fault::new(
+                "the listener could not get ready and does not say why",
+                "is it the same program?",
+            )
+        }))
+    }
 }
 
 impl From<PipeError> for SetupError {
     fn from(error: PipeError) -> SetupError {
         SetupError::Pipe(error)
     }
-}
-
-/// Capture sockets as messages, with their interfaces.
-struct Captures {
-    sockets: Vec<ToListener>,
-    interfaces: Vec<String>,
-    indexes: Vec<u32>,
-    missing: Vec<String>,
-}
-
-/// Opens a capture socket for each interface that is there. The others are waited for: links and
-/// routes come and go, and neither a start nor a reload may hang on one.
-fn captures(config: &GatewayConfig, doors: &[Door], wanted: &[String]) -> Result<Captures, Fault> {
-    let knock_port = Some(config.settings.knock.port);
-    let program =
-        bpf::program(&bpf::FilterSpec { knock_port, steps: steps(doors), outgoing: false });
-    let mut captures = Captures {
-        sockets: Vec::new(),
-        interfaces: Vec::new(),
-        indexes: Vec::new(),
-        missing: Vec::new(),
-    };
-    for name in wanted {
-        match capture::open(name, &program) {
-            Ok(socket) => {
-                captures.indexes.push(socket.interface);
-                captures.sockets.push(ToListener::Capture(socket));
-                captures.interfaces.push(name.clone());
-            }
-            Err(_) if capture::interface(name).is_err() => captures.missing.push(name.clone()),
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(captures)
 }
 
 /// The steps that the kernel's packet filter must pass for `doors`.

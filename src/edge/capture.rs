@@ -1,7 +1,7 @@
 //! AF_PACKET sockets. Our filter is attached and locked before they are bound.
 //!
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
-//! filter. The privileged process makes it with [`open`]; the listener binds and reads it.
+//! filter.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,6 +17,7 @@ use pnet::datalink;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::bpf::Instruction;
+use super::socket_failure::{SocketFailure, SocketStep};
 use super::{clock, sys};
 use crate::core::packet::Arrival;
 use crate::core::types::{Fault, Wall};
@@ -26,13 +27,6 @@ pub const ANY: &str = "any";
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// More bytes than the filter ever accepts of one packet.
 pub const LONGEST: usize = 18 << 10;
-
-/// A capture socket, filtered and locked, that receives nothing until it is bound.
-pub struct UnboundCapture {
-    pub socket: OwnedFd,
-    /// The kernel's number of the interface; 0 = all interfaces.
-    pub interface: u32,
-}
 
 /// Finds the kernel's number for the interface `name`, which is 0 for [`ANY`]. Fails if there is
 /// no such interface, or it is down.
@@ -52,32 +46,6 @@ pub fn interface(name: &str) -> Result<u32, Fault> {
     Ok(found.index)
 }
 
-/// Opens a capture socket for the interface `name` that accepts only what `program` does.
-pub fn open(name: &str, program: &[Instruction]) -> Result<UnboundCapture, Fault> {
-    let interface = interface(name)?;
-    // Cooked: offset 0 is the IP header on every kind of link.
-    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))
-        .map_err(|error| no_socket(name, &error))?;
-    lock_filter(&socket, program).map_err(|error| {
-        let count = program.len();
-        Fault::new(
-            format!(
-                "interface {name}: the kernel refuses a filter of {count} instructions: {error}"
-            ),
-            "use fewer doors, or report this with the kernel's version",
-        )
-    })?;
-    // Going above the system's limit takes CAP_NET_ADMIN; the limit itself is the next best.
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
-            .map_err(|errno| no_socket(name, &errno.into()))?;
-    }
-    // A packet counts when it came, not when we read it. Without the option, reading is the time.
-    let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
-    socket.set_nonblocking(true).map_err(|error| no_socket(name, &error))?;
-    Ok(UnboundCapture { socket: socket.into(), interface })
-}
-
 fn lock_filter(socket: &Socket, program: &[Instruction]) -> io::Result<()> {
     let filter: Vec<_> = program
         .iter()
@@ -85,17 +53,6 @@ fn lock_filter(socket: &Socket, program: &[Instruction]) -> io::Result<()> {
         .collect();
     socket.attach_filter(&filter)?;
     sys::lock_filter(socket.as_fd())
-}
-
-fn no_socket(name: &str, error: &io::Error) -> Fault {
-    let remedy = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "capturing needs CAP_NET_RAW: start the gateway as root or by its systemd unit"
-        }
-        Some(libc::EAFNOSUPPORT) => "the kernel lacks packet sockets: `modprobe af_packet`",
-        _ => "see the kernel's reason",
-    };
-    Fault::new(format!("interface {name}: no capture socket: {error}"), remedy)
 }
 
 pub enum CaptureResult<'a> {
@@ -118,10 +75,25 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Binds the socket: from here on packets arrive. Unprivileged. Fails if the interface is gone.
-    pub fn bind(unbound: UnboundCapture) -> io::Result<Self> {
-        sys::bind_packet(unbound.socket.as_fd(), unbound.interface)?;
-        Ok(Self { socket: unbound.socket, control: cmsg_space!(TimeSpec) })
+    /// Opens a socket for the interface of this number, 0 for all, that accepts only what `program`
+    /// does. Fails without CAP_NET_RAW, or if the interface is gone.
+    pub fn open(interface: u32, program: &[Instruction]) -> Result<Self, SocketFailure> {
+        // Cooked: offset 0 is the IP header on every kind of link.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))
+            .map_err(SocketFailure::at(SocketStep::Capture))?;
+        lock_filter(&socket, program).map_err(SocketFailure::at(SocketStep::Filter))?;
+        // Going above the system's limit takes CAP_NET_ADMIN; the limit itself is the next best.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
+                .map_err(SocketFailure::at(SocketStep::Capture))?;
+        }
+        // A packet counts when it came, not when we read it. Without the option, reading is the
+        // time.
+        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
+        socket.set_nonblocking(true).map_err(SocketFailure::at(SocketStep::Capture))?;
+        // From here on packets arrive.
+        sys::bind_packet(socket.as_fd(), interface).map_err(SocketFailure::at(SocketStep::Bind))?;
+        Ok(Self { socket: socket.into(), control: cmsg_space!(TimeSpec) })
     }
 
     /// The next queued packet, in `buffer`. Never waits.

@@ -42,8 +42,8 @@ pub const SHARED_USER: u32 = 65534;
 /// `user` is the user and group id to switch to. `None` keeps the current user. That must not be a
 /// root that could switch to another user, nor any root on a system without landlock: root's files
 /// are open to root even without a capability. `descriptors` is the number of descriptors in use
-/// beyond the three standard ones. `senders` are the only ones that can send afterwards. None of
-/// the standard ones can receive a message with a descriptor.
+/// beyond the three standard ones. `senders` are the only ones that can send afterwards, and no
+/// descriptor can be received.
 pub fn confine(
     user: Option<(u32, u32)>, descriptors: u64, senders: &[BorrowedFd<'_>],
 ) -> Result<Limitations, ConfineFailure> {

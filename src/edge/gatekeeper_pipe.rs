@@ -11,12 +11,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::sys;
 use crate::core::types::{Fault, Reject};
 
 mod fields;
@@ -25,7 +22,7 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
-pub use messages::{ADDRESSES, CLIENTS, OwnAddress, Tally, ToGatekeeper, ToListener};
+pub use messages::{ADDRESSES, CLIENTS, FILTER_STEPS, OwnAddress, Tally, ToGatekeeper, ToListener};
 
 /// The most messages that are queued for a full pipe.
 pub const QUEUE: usize = 4096;
@@ -36,20 +33,15 @@ const SHORT: usize = 320;
 
 /// One direction of the pipe.
 pub trait Message: Sized {
-    /// True if any of its messages carries a descriptor.
-    const DESCRIPTORS: bool;
     /// Bytes of its longest message.
     const LONGEST: usize;
     fn encode(self) -> EncodedMessage;
     /// Reads a message; `None` if these bytes are none. Any bytes may come.
-    fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self>;
+    fn decode(bytes: &[u8]) -> Option<Self>;
 }
 
-pub struct EncodedMessage {
-    /// Its bytes, at most [`Message::LONGEST`]. Wiped when dropped.
-    pub bytes: Zeroizing<Vec<u8>>,
-    pub descriptor: Option<OwnedFd>,
-}
+/// The bytes of a message, at most [`Message::LONGEST`]. Wiped when dropped.
+pub type EncodedMessage = Zeroizing<Vec<u8>>;
 
 /// Why a pipe cannot be used any more.
 #[derive(Debug, PartialEq, Eq)]
@@ -140,8 +132,10 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
     /// Sends queued messages while there is room. Call it when the pipe is writable.
     pub fn flush(&mut self) -> Result<(), PipeError> {
         while let Some(message) = self.queue.front() {
-            match put(&self.socket, message) {
-                Ok(()) => drop(self.queue.pop_front()),
+            let parts = [IoSlice::new(message)];
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match sendmsg::<()>(self.socket.as_raw_fd(), &parts, &[], flags, None) {
+                Ok(_) => drop(self.queue.pop_front()),
                 Err(nix::Error::EAGAIN) => return Ok(()),
                 Err(nix::Error::EINTR) => continue,
                 Err(error) => return Err(error.into()),
@@ -175,19 +169,18 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
 
     /// The next message. Never waits.
     pub fn receive(&mut self) -> Result<Option<In>, PipeError> {
-        match get::<In>(&self.socket, &mut self.buffer) {
-            Ok((0, _)) => Err(PipeError::Closed),
-            Ok((length, descriptor)) => {
+        // There is no room for descriptors, and the kernel closes any that is sent: a taken-over
+        // listener cannot fill the gatekeeper's table of descriptors.
+        match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => Err(PipeError::Closed),
+            Ok(length) => {
                 let bytes = &mut self.buffer[..length];
-                let message =
-                    if length > In::LONGEST { None } else { In::decode(bytes, descriptor) };
+                let message = if length > In::LONGEST { None } else { In::decode(bytes) };
                 bytes.zeroize();
                 message.map(Some).ok_or(PipeError::Nonsense(Reject::Pipe))
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-                _ => Err(error.into()),
-            },
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -195,24 +188,5 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
 impl<Out, In> AsFd for Pipe<Out, In> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-fn put(socket: &OwnedFd, message: &EncodedMessage) -> nix::Result<()> {
-    let raw: Vec<_> = message.descriptor.iter().map(|fd| fd.as_raw_fd()).collect();
-    let control = [ControlMessage::ScmRights(&raw)];
-    let control = if raw.is_empty() { &[][..] } else { &control };
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&message.bytes)], control, flags, None)
-        .map(drop)
-}
-
-/// A direction without descriptors has no room for one, and the kernel closes any that is sent: a
-/// taken-over listener cannot fill the gatekeeper's table of descriptors.
-fn get<In: Message>(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    if In::DESCRIPTORS {
-        sys::receive(socket.as_fd(), buffer)
-    } else {
-        Ok((recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?, None))
     }
 }

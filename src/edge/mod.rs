@@ -76,6 +76,8 @@ pub mod service_manager;
 pub mod service_talk;
 #[cfg(feature = "client")]
 pub mod signs_of_life;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod socket_failure;
 #[cfg(feature = "client")]
 pub mod ssh_keygen;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

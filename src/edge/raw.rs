@@ -7,16 +7,16 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, sendmsg};
 use nix::unistd::{Gid, setfsgid};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
+use super::socket_failure::{SocketFailure, SocketStep};
 use super::sys;
 use crate::core::bytes::Writer;
 use crate::core::packet::udp_checksum;
-use crate::core::types::Fault;
 use crate::core::wire::RECEIPT;
 
 /// The group of the sockets that send receipts, and of nothing else on the machine: the guard
@@ -25,35 +25,16 @@ pub const RECEIPT_GROUP: u32 = 61_137;
 
 const SEGMENT: usize = 8 + RECEIPT;
 
-/// Opens a socket that can send UDP over IPv4 from any port. Fails without CAP_NET_RAW.
-pub fn open_v4() -> Result<OwnedFd, Fault> {
-    open(Domain::IPV4).map_err(|error| no_socket(&error))
-}
-
-/// The same for IPv6; `None` if this machine has no IPv6.
-pub fn open_v6() -> Result<Option<OwnedFd>, Fault> {
-    match open(Domain::IPV6) {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(None),
-        Err(error) => Err(no_socket(&error)),
-    }
-}
-
-/// What is missing if this user namespace does not know the group of the receipts' sockets.
-pub fn group_limitation() -> Option<String> {
+/// True if sockets can belong to [`RECEIPT_GROUP`]: a user namespace may not know it.
+pub fn group_is_known() -> bool {
     // The kernel reports no error, but the group before the call.
     let before = setfsgid(Gid::from_raw(RECEIPT_GROUP));
-    let is_known = setfsgid(before).as_raw() == RECEIPT_GROUP;
-    let text = format!(
-        "group {RECEIPT_GROUP} is not mapped in this user namespace: the guard does not limit what \
-         the sockets of receipts send"
-    );
-    if is_known { None } else { Some(text) }
+    setfsgid(before).as_raw() == RECEIPT_GROUP
 }
 
 fn open(domain: Domain) -> io::Result<OwnedFd> {
     // A socket belongs to the file system group of its opener. Where a user namespace does not know
-    // that group, nothing changes, and the guard does not see these packets: `group_limitation`.
+    // that group, nothing changes, and the guard does not see these packets: `group_is_known`.
     let before = setfsgid(Gid::from_raw(RECEIPT_GROUP));
     // Protocol UDP and not RAW: with RAW the sender would make the IP header.
     let opened = Socket::new(domain, Type::RAW, Some(Protocol::UDP));
@@ -66,23 +47,28 @@ fn open(domain: Domain) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-fn no_socket(error: &io::Error) -> Fault {
-    let remedy = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "receipts need CAP_NET_RAW: start the gateway as root or by its systemd unit"
-        }
-        _ => "see the kernel's reason",
-    };
-    Fault::new(format!("no raw socket for receipts: {error}"), remedy)
-}
-
+/// The sockets, of each family that this machine has.
 #[derive(Default)]
 pub struct Sender {
-    pub v4: Option<OwnedFd>,
-    pub v6: Option<OwnedFd>,
+    v4: Option<OwnedFd>,
+    v6: Option<OwnedFd>,
 }
 
 impl Sender {
+    /// Opens sockets that can send UDP from any port. Fails without CAP_NET_RAW.
+    pub fn open() -> Result<Self, SocketFailure> {
+        let v4 = open(Domain::IPV4).map_err(SocketFailure::at(SocketStep::Receipts))?;
+        let v6 = match open(Domain::IPV6) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            opened => Some(opened.map_err(SocketFailure::at(SocketStep::Receipts))?),
+        };
+        Ok(Self { v4: Some(v4), v6 })
+    }
+
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.v4.iter().chain(&self.v6).map(AsFd::as_fd)
+    }
+
     /// Sends `receipt` from an address of ours. Never waits. After an error the receipt is lost.
     pub fn send(
         &self, from: SocketAddr, to: SocketAddr, receipt: &[u8; RECEIPT],

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stdin, getpid, getppid, setpgid};
@@ -188,28 +187,6 @@ fn execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Errno
 /// The texts as execve(2) takes them.
 fn pointers(texts: &[CString]) -> Vec<*const c_char> {
     texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
-}
-
-/// Receives one message from a SOCK_SEQPACKET socket, with at most one descriptor. Never waits.
-/// `Ok((0, None))` = the other end is closed. Fails with `WouldBlock` if there is none, and with
-/// `InvalidData` if it does not fit or carries more than one descriptor, which are closed.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
-    let mut descriptors = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = control {
-            // SAFETY: the kernel has just opened these for us; nothing else knows their numbers.
-            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-        }
-    }
-    let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    if truncated || descriptors.len() > 1 {
-        return Err(io::Error::from(io::ErrorKind::InvalidData));
-    }
-    Ok((message.bytes, descriptors.pop()))
 }
 
 /// Binds a packet socket to the interface of this number, 0 for all of them: it receives from here

@@ -56,7 +56,7 @@ fn capture(gate: &mut Gate) -> ListenerEnd {
         // A message that means nothing to a gateway.
         let nothing = ToGatekeeper::Removed { source: [0; 4].into(), success: false }.encode();
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        while !matches!(send(alive.as_raw_fd(), &nothing.bytes, flags), Err(Errno::EPIPE)) {
+        while !matches!(send(alive.as_raw_fd(), &nothing, flags), Err(Errno::EPIPE)) {
             std::thread::sleep(Duration::from_millis(200));
         }
     });
@@ -182,7 +182,7 @@ fn hostile_bytes_end_the_listener_and_the_next_ones_start_after_short_pauses() {
     let anna = gate.enrol("anna", "ssh");
     let (own, to) = (gate.net.client.ips()[0], gate.port(0, SSH));
     let knock = HandedKnock { ticket: 1, ..opened(&gate, &anna, "ssh", own) };
-    let whole = ToGatekeeper::Knock(knock).encode().bytes.to_vec();
+    let whole = ToGatekeeper::Knock(knock).encode().to_vec();
     let (short, long) = (whole[..whole.len() - 1].to_vec(), [&whole[..], &[0]].concat());
     for (bytes, next) in [(short, "now"), (long, "in 1 s"), (vec![0xff; 4096], "in 2 s")] {
         let pipe = capture(&mut gate);

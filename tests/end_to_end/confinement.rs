@@ -152,3 +152,16 @@ fn a_listener_that_is_not_under_its_list_of_system_calls_is_not_used() {
     );
     assert!(!gate.net.gateway.sh("nft list tables").contains("toctoc"), "the guard was loaded");
 }
+
+#[test]
+fn a_gateway_that_may_not_open_its_sockets_says_where_and_what_to_do_and_closes_nothing() {
+    let gate = Gate::new(|config| config.replace("[\"any\"]", "[\"gw0\"]"));
+    let mut run = Command::new("setpriv");
+    run.args(["--bounding-set=-net_raw", env!("CARGO_BIN_EXE_toctocd"), "run", "-c"]);
+    let output = gate.net.gateway.run(run.arg(gate.config()));
+    let words = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    let what = "interface gw0: no capture socket: Operation not permitted";
+    assert!(words.contains(what) && words.contains("capturing needs CAP_NET_RAW"), "{words}");
+    assert!(!gate.net.gateway.sh("nft list tables").contains("toctoc"), "the guard was loaded");
+}

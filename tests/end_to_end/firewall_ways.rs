@@ -166,10 +166,7 @@ fn an_address_that_only_another_routing_table_knows_as_local_is_guarded_too() {
 fn the_socket_of_receipts_sends_from_the_knock_port_to_others_and_nothing_else() {
     let it = Guarded::new();
     // The guard does not judge what this machine sends to itself by other sockets.
-    let sender = it
-        .net
-        .gateway
-        .inside(|| raw::Sender { v4: Some(raw::open_v4().unwrap()), v6: raw::open_v6().unwrap() });
+    let sender = it.net.gateway.inside(|| raw::Sender::open().unwrap());
     for (client, own) in it.pairs() {
         let heard = it.net.client.space.inside(|| UdpSocket::bind((client, 7000)).unwrap());
         let to = SocketAddr::new(client, 7000);

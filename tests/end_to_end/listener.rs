@@ -25,12 +25,12 @@ use toctoc::core::sequence::{DoorSpec, Target};
 use toctoc::core::test_vectors;
 use toctoc::core::types::{Reject, Source};
 use toctoc::core::wire::{AwaitingReceipt, DATAGRAM};
-use toctoc::edge::bpf::{FilterSpec, program};
+use toctoc::edge::bpf::FilterSpec;
 use toctoc::edge::confine::{Limitations, verify};
 use toctoc::edge::gatekeeper_pipe::{
     GatekeeperEnd, OwnAddress, PipeError, Tally, ToGatekeeper, ToListener, pair,
 };
-use toctoc::edge::{capture, clock, entropy, raw};
+use toctoc::edge::{capture, clock, entropy};
 
 const PORT: u16 = 62201;
 const NOBODY: (u32, u32) = (65534, 65534);
@@ -86,17 +86,9 @@ impl Listening {
         send(ToListener::Addresses { is_first: true, part });
         send(ToListener::AddressesDone);
         let steps = door.sequence.iter().map(|step| (*step, door.flags)).collect();
-        let filter = program(&FilterSpec { knock_port: Some(PORT), steps, outgoing: false });
-        let (capture, v4, v6) = net.gateway.inside(|| {
-            (
-                capture::open(interface, &filter).unwrap(),
-                raw::open_v4().unwrap(),
-                raw::open_v6().unwrap().unwrap(),
-            )
-        });
-        send(ToListener::Capture(capture));
-        send(ToListener::Raw4(v4));
-        send(ToListener::Raw6(v6));
+        send(ToListener::Filter(FilterSpec { knock_port: Some(PORT), steps, outgoing: false }));
+        let interface = net.gateway.inside(|| capture::interface(interface).unwrap());
+        send(ToListener::Capture { interface });
         send(ToListener::Clients(vec![KnownClient { client: test_vectors::CLIENT, keys }]));
         send(ToListener::Go { user: user() });
         let mut listening = Listening { pipe, process, limitations: Limitations::default() };
@@ -416,9 +408,7 @@ fn started_by_hand_the_listener_only_says_what_it_is() {
 fn a_missing_or_disabled_interface_is_a_fault_with_a_remedy() {
     let net = Net::new();
     net.gateway.sh("ip link add idle0 type veth peer name idle1");
-    let open = |name: &str| {
-        net.gateway.inside(|| capture::open(name, &program(&FilterSpec::default())).err().unwrap())
-    };
+    let open = |name: &str| net.gateway.inside(|| capture::interface(name).unwrap_err());
     assert!(open("nope0").what.contains("no such interface"));
     let down = open("idle0");
     assert!(down.what.contains("it is down") && down.remedy.contains("ip link set idle0 up"));

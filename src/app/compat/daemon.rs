@@ -16,16 +16,17 @@ use nix::sys::signalfd::SignalFd;
 use super::background::{self, Terminal};
 use super::options::{self, KnockdOptions, USAGE};
 use super::runner;
-use crate::app::listener_process::{ListenerProcess, ListenerSpec};
+use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerSpec, steps};
 use crate::app::listener_user::doors_user;
 use crate::config::knockd::KnockdConf;
 use crate::core::sequence::DoorSpec;
 use crate::core::types::{Boot, Fault};
+use crate::edge::bpf::FilterSpec;
 use crate::edge::classic_log::{ClassicLine, ClassicLog, Facility, Sinks};
 use crate::edge::event_loop::{PollSet, next_signal, signals};
-use crate::edge::gatekeeper_pipe::{OwnAddress, ToListener};
+use crate::edge::gatekeeper_pipe::OwnAddress;
 use crate::edge::link::Link;
-use crate::edge::{clock, first_process, one_time};
+use crate::edge::{capture, clock, first_process, one_time};
 use commands::RunnerHandle;
 use lookup::Names;
 use settings::BasePaths;
@@ -128,8 +129,8 @@ impl Knockd {
         if let Some(reason) = failed {
             eprintln!("warning: cannot open logfile: {reason}");
         }
-        let (link, sockets) = match interface::open(&conf, &interface) {
-            Ok(opened) => opened,
+        let link = match interface::open(&interface) {
+            Ok(link) => link,
             Err(text) => {
                 eprintln!("{text}");
                 return Err(REFUSED);
@@ -161,13 +162,13 @@ impl Knockd {
             line_throttle: Throttle::default(),
             opening_throttle: Throttle::default(),
         };
-        knockd.begin(sockets)?;
+        knockd.begin()?;
         terminal.report_ready();
         Ok(knockd)
     }
 
-    fn begin(&mut self, sockets: Vec<ToListener>) -> Result<(), u8> {
-        match self.listen(sockets) {
+    fn begin(&mut self) -> Result<(), u8> {
+        match self.listen() {
             Ok(listener) => self.listener = Some(listener),
             Err(fault) => return Err(refuse(&mut self.log, &format!("error: {fault}"))),
         }
@@ -229,21 +230,33 @@ impl Knockd {
         self.log.line(clock::now().wall, line);
     }
 
-    /// Starts a confined listener that reads `sockets`.
-    fn listen(&self, sockets: Vec<ToListener>) -> Result<ListenerProcess, Fault> {
+    /// Starts a confined listener on the interface.
+    fn listen(&self) -> Result<ListenerProcess, Fault> {
+        let index = capture::interface(&self.interface)?;
         let (ipv6, own) = interface::doors_of(&self.options, &self.link);
+        let doors = &self.conf.doors;
         let spec = ListenerSpec {
             name: "knockd: listener",
             sealed: None,
             clients: Default::default(),
             day: 0,
-            doors: self.conf.doors.iter().map(DoorSpec::from).collect(),
+            doors: doors.iter().map(DoorSpec::from).collect(),
             ipv6,
             debug: self.options.debug,
             addresses: own
                 .map(|address| OwnAddress { address, knock: false, door: true })
                 .collect(),
-            sockets,
+            filter: FilterSpec {
+                knock_port: None,
+                steps: steps(doors),
+                // COMPAT: a `Target` may be another machine, to which this one sends.
+                outgoing: doors.iter().any(|door| door.target.is_some()),
+            },
+            ready: ListenerReady {
+                interfaces: vec![self.interface.clone()],
+                indexes: vec![index],
+                ..ListenerReady::default()
+            },
             user: doors_user(),
         };
         let mut listener = ListenerProcess::spawn(spec)?;
@@ -255,9 +268,9 @@ impl Knockd {
     /// status 0.
     fn try_to_listen(&mut self) {
         self.listen_again = Some(clock::now().boot.plus(PAUSE));
-        let Ok((link, sockets)) = interface::open(&self.conf, &self.interface) else { return };
+        let Ok(link) = interface::open(&self.interface) else { return };
         self.link = link;
-        if let Ok(listener) = self.listen(sockets) {
+        if let Ok(listener) = self.listen() {
             self.listener = Some(listener);
             self.listen_again = None;
             let text = format!("listening on {} again", self.interface);

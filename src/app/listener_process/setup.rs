@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::ListenerReady;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
@@ -11,8 +12,9 @@ use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::service::Client;
 use crate::core::types::ClientId;
 use crate::edge::addresses::LocalAddress;
+use crate::edge::bpf::FilterSpec;
 use crate::edge::capture;
-use crate::edge::gatekeeper_pipe::{ADDRESSES, CLIENTS, OwnAddress, ToListener};
+use crate::edge::gatekeeper_pipe::{ADDRESSES, CLIENTS, FILTER_STEPS, OwnAddress, ToListener};
 
 /// Everything that a listener is told.
 pub(in crate::app) struct ListenerSpec {
@@ -29,7 +31,9 @@ pub(in crate::app) struct ListenerSpec {
     /// True if the listener reports every completed step of a door.
     pub(in crate::app) debug: bool,
     pub(in crate::app) addresses: Vec<OwnAddress>,
-    pub(in crate::app) sockets: Vec<ToListener>,
+    pub(in crate::app) filter: FilterSpec,
+    /// What it has once it is ready: also the interfaces that it captures on.
+    pub(in crate::app) ready: ListenerReady,
     /// The user and group id that it changes to.
     pub(in crate::app) user: Option<(u32, u32)>,
 }
@@ -59,7 +63,9 @@ impl SetupFeed {
         first.push_back(ToListener::Doors { ipv6: spec.ipv6, debug: spec.debug });
         first.extend((0..).zip(spec.doors).map(|(index, spec)| ToListener::Door { index, spec }));
         first.extend(address_messages(&spec.addresses));
-        first.extend(spec.sockets);
+        first.extend(filter_messages(spec.filter));
+        let indexes = spec.ready.indexes.iter();
+        first.extend(indexes.map(|index| ToListener::Capture { interface: *index }));
         let go = Some(ToListener::Go { user: spec.user });
         SetupFeed { sealed, clients, day: spec.day, last: None, first, go }
     }
@@ -109,6 +115,14 @@ pub(in crate::app) fn own_addresses(
     own.iter().map(of).collect()
 }
 
+fn filter_messages(FilterSpec { knock_port, steps, outgoing }: FilterSpec) -> Vec<ToListener> {
+    let part = |steps: &[_]| FilterSpec { knock_port, steps: steps.into(), outgoing };
+    let parts = steps.chunks(FILTER_STEPS).map(part);
+    // Without a step it has one part.
+    let all = parts.chain(steps.is_empty().then(|| part(&[])));
+    all.map(ToListener::Filter).collect()
+}
+
 pub(super) fn address_messages(addresses: &[OwnAddress]) -> Vec<ToListener> {
     let mut messages = Vec::new();
     for part in addresses.chunks(ADDRESSES) {
@@ -124,6 +138,7 @@ mod tests {
 
     use super::*;
     use crate::config::defaults;
+    use crate::core::door::{Step, TcpFlags};
     use crate::core::keyring::Secret;
     use crate::core::test_vectors;
     use crate::keys::gateway::GatewayFile;
@@ -153,7 +168,8 @@ mod tests {
             ipv6: Ipv6::Counts,
             debug: false,
             addresses: Vec::new(),
-            sockets: Vec::new(),
+            filter: FilterSpec::default(),
+            ready: ListenerReady::default(),
             user: None,
         });
         let gateway = feed.next();
@@ -175,6 +191,23 @@ mod tests {
         assert_eq!(told, all);
         assert!(messages <= 20, "{messages}");
         assert!(feed.next().is_none());
+    }
+
+    #[test]
+    fn any_number_of_steps_of_a_filter_is_sent_in_parts_and_none_in_one() {
+        for count in [0, 1, FILTER_STEPS, FILTER_STEPS + 1, 50_000] {
+            let step = |number: usize| (Step::tcp(number as u16), TcpFlags::default());
+            let steps: Vec<_> = (0..count).map(step).collect();
+            let spec = FilterSpec { knock_port: Some(9), steps, outgoing: true };
+            let mut received = FilterSpec { steps: Vec::new(), ..spec };
+            for message in filter_messages(spec.clone()) {
+                let ToListener::Filter(part) = message else { panic!("only filters") };
+                assert!(part.steps.len() <= FILTER_STEPS && part.outgoing);
+                received.knock_port = part.knock_port;
+                received.steps.extend(part.steps);
+            }
+            assert_eq!(received, spec);
+        }
     }
 
     #[test]

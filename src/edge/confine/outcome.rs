@@ -9,7 +9,6 @@ use crate::core::types::Fault;
 #[repr(u8)]
 pub enum ConfineStep {
     SetUp = 1,
-    Bind,
     Entropy,
     Dumpable,
     Limits,
@@ -31,9 +30,9 @@ const SEE_REASON: &str = "see the kernel's reason";
 
 impl ConfineStep {
     #[rustfmt::skip]
-    const ALL: [ConfineStep; 17] = {
+    const ALL: [ConfineStep; 16] = {
         use ConfineStep::*;
-        [SetUp, Bind, Entropy, Dumpable, Limits, Root, Bounding, Groups, Group, User, Capabilities,
+        [SetUp, Entropy, Dumpable, Limits, Root, Bounding, Groups, Group, User, Capabilities,
          NoNewPrivileges, Landlock, Files, Proof, Seccomp, Architecture]
     };
 
@@ -42,10 +41,6 @@ impl ConfineStep {
         use ConfineStep::*;
         match self {
             SetUp => ("its set-up was incomplete", "a bug: report it"),
-            Bind => (
-                "a capture socket cannot be bound",
-                "has the interface just disappeared? see `ip link`",
-            ),
             Entropy => ("the system gives no random bytes", "fix that first: every key needs them"),
             Dumpable => {
                 ("dumps of its memory cannot be forbidden", "the kernel is too old or restricted")
@@ -102,7 +97,7 @@ pub struct ConfineFailure {
 }
 
 impl ConfineFailure {
-    pub fn io(step: ConfineStep, error: &io::Error) -> Self {
+    pub(super) fn io(step: ConfineStep, error: &io::Error) -> Self {
         Self { step, errno: error.raw_os_error().unwrap_or(0) }
     }
 
@@ -139,14 +134,15 @@ pub enum Limitation {
     FilesInReach = 5,
     Inherited = 6,
     UserShared = 7,
+    GroupUnknown = 8,
 }
 
 impl Limitation {
     #[rustfmt::skip]
-    const ALL: [Limitation; 8] = {
+    const ALL: [Limitation; 9] = {
         use Limitation::*;
         [UserKept, GroupsKept, BoundingKept, LandlockPartly, NoLandlock, FilesInReach, Inherited,
-         UserShared]
+         UserShared, GroupUnknown]
     };
 
     pub fn text(self) -> &'static str {
@@ -180,6 +176,10 @@ impl Limitation {
                 "the listener runs as `nobody`, and so may stop it who runs as `nobody` too: \
                  `useradd --system --no-create-home --shell /usr/sbin/nologin _toctoc`, and restart \
                  toctocd"
+            }
+            GroupUnknown => {
+                "group 61137 is not mapped in this user namespace: the guard does not limit what \
+                 the sockets of receipts send"
             }
         }
     }

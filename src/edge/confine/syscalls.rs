@@ -46,8 +46,8 @@ pub(super) fn architecture(name: &str) -> Result<TargetArch, ConfineFailure> {
 }
 
 /// A capture socket could send frames of any kind onto its link, so it must not be able to send.
-/// The numbers of `senders` stay theirs: no call that opens or copies a descriptor is allowed, and
-/// the gatekeeper sends none after the set-up.
+/// The numbers of `senders` stay theirs: no call that opens, copies or receives a descriptor is
+/// allowed.
 fn program(senders: &[BorrowedFd<'_>], arch: TargetArch) -> Result<BpfProgram, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
@@ -56,13 +56,13 @@ fn program(senders: &[BorrowedFd<'_>], arch: TargetArch) -> Result<BpfProgram, B
         sending.push(SeccompRule::new(vec![equal(0, sender.as_raw_fd())?])?);
     }
     // Without a rule a call would be allowed with any arguments.
-    if let Some(pipe) = sending.first() {
-        // The others from 3 on are packet and raw sockets, which carry no descriptors. Standard
-        // error may be a socket of the service manager.
+    if !sending.is_empty() {
+        // All from 3 on are packet and raw sockets, which carry no descriptors. Standard error may
+        // be a socket of the service manager.
         let at_least = SeccompCmpOp::Ge;
         let packets = SeccompCondition::new(0, SeccompCmpArgLen::Dword, at_least, 3)?;
         let packets = SeccompRule::new(vec![packets])?;
-        rules.insert(libc::SYS_recvmsg, vec![pipe.clone(), packets]);
+        rules.insert(libc::SYS_recvmsg, vec![packets]);
         rules.insert(libc::SYS_sendmsg, sending);
     }
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {

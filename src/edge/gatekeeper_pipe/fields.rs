@@ -1,7 +1,6 @@
 //! The fields of messages: written into a wiped buffer, read from untrusted bytes.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::OwnedFd;
 
 use zeroize::Zeroizing;
 
@@ -103,8 +102,8 @@ impl Fields {
             .put(known.keys.secrets())
     }
 
-    pub(super) fn finish(self, descriptor: Option<OwnedFd>) -> EncodedMessage {
-        EncodedMessage { bytes: self.0, descriptor }
+    pub(super) fn finish(self) -> EncodedMessage {
+        self.0
     }
 }
 

@@ -2,12 +2,11 @@
 //! not fill a layout exactly are no message. See `messages` for the meaning.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::OwnedFd;
 
 use super::fields::{Fields, client, day, flag, ip, optional, secret, source, step, steps};
 use super::{
-    ADDRESSES, CLIENTS, EncodedMessage, LONGEST, Message, OwnAddress, SHORT, Tally, ToGatekeeper,
-    ToListener,
+    ADDRESSES, CLIENTS, EncodedMessage, FILTER_STEPS, LONGEST, Message, OwnAddress, SHORT, Tally,
+    ToGatekeeper, ToListener,
 };
 use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
@@ -16,14 +15,12 @@ use crate::core::keyring::Secret;
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Reject};
-use crate::edge::capture::UnboundCapture;
+use crate::edge::bpf::FilterSpec;
 
 impl Message for ToListener {
-    const DESCRIPTORS: bool = true;
     const LONGEST: usize = LONGEST;
 
     fn encode(self) -> EncodedMessage {
-        let mut descriptor = None;
         let fields = match self {
             Self::Gateway {
                 realm,
@@ -51,18 +48,8 @@ impl Message for ToListener {
             Self::Sequence { door, steps } => Fields::of(5).u16(door).steps(&steps),
             Self::Addresses { is_first, part } => encode_addresses(is_first, &part),
             Self::AddressesDone => Fields::of(7),
-            Self::Capture(UnboundCapture { socket, interface }) => {
-                descriptor = Some(socket);
-                Fields::of(8).u32(interface)
-            }
-            Self::Raw4(socket) => {
-                descriptor = Some(socket);
-                Fields::of(9)
-            }
-            Self::Raw6(socket) => {
-                descriptor = Some(socket);
-                Fields::of(10)
-            }
+            Self::Capture { interface } => Fields::of(8).u32(interface),
+            Self::Filter(part) => encode_filter(&part),
             Self::Go { user } => {
                 let (uid, gid) = user.unwrap_or_default();
                 Fields::of(11).bool(user.is_some()).u32(uid).u32(gid)
@@ -75,17 +62,13 @@ impl Message for ToListener {
             Self::Release { capture } => Fields::of(15).u16(capture),
             Self::Forget { tag } => Fields::of(16).put(&tag),
         };
-        fields.finish(descriptor)
+        fields.finish()
     }
 
-    fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self> {
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let r = &mut reader;
-        let kind = r.u8()?;
-        if descriptor.is_some() != matches!(kind, 8..=10) {
-            return None;
-        }
-        let message = match kind {
+        let message = match r.u8()? {
             1 => Self::Gateway {
                 realm: RealmId(r.array()?),
                 gateway: GatewayId(r.array()?),
@@ -106,9 +89,8 @@ impl Message for ToListener {
             5 => Self::Sequence { door: r.u16()?, steps: steps(r)? },
             6 => Self::Addresses { is_first: flag(r)?, part: addresses(r)? },
             7 => Self::AddressesDone,
-            8 => Self::Capture(UnboundCapture { interface: r.u32()?, socket: descriptor? }),
-            9 => Self::Raw4(descriptor?),
-            10 => Self::Raw6(descriptor?),
+            8 => Self::Capture { interface: r.u32()? },
+            9 => Self::Filter(decode_filter(r)?),
             11 => {
                 let user = match flag(r)? {
                     true => Some((r.u32()?, r.u32()?)),
@@ -176,6 +158,37 @@ fn addresses(r: &mut Reader<'_>) -> Option<Vec<OwnAddress>> {
     Some(part)
 }
 
+fn encode_filter(part: &FilterSpec) -> Fields {
+    let count = part.steps.len().min(FILTER_STEPS);
+    let mut fields = Fields::with_room(9, LONGEST)
+        .bool(part.knock_port.is_some())
+        .u16(part.knock_port.unwrap_or(0))
+        .bool(part.outgoing)
+        .u16(count as u16);
+    for (one, flags) in &part.steps[..count] {
+        fields = fields.step(*one).u8(flags.set).u8(flags.unset);
+    }
+    fields
+}
+
+fn decode_filter(r: &mut Reader<'_>) -> Option<FilterSpec> {
+    let knock_port = match (flag(r)?, r.u16()?) {
+        (true, port) => Some(port),
+        (false, 0) => None,
+        (false, _) => return None,
+    };
+    let outgoing = flag(r)?;
+    let count = usize::from(r.u16()?);
+    if count > FILTER_STEPS {
+        return None;
+    }
+    let mut steps = Vec::with_capacity(count);
+    for _ in 0..count {
+        steps.push((step(r)?, TcpFlags { set: r.u8()?, unset: r.u8()? }));
+    }
+    Some(FilterSpec { knock_port, steps, outgoing })
+}
+
 fn encode_ipv6(ipv6: Ipv6) -> u8 {
     match ipv6 {
         Ipv6::Counts => 0,
@@ -241,13 +254,15 @@ fn decode_door(r: &mut Reader<'_>) -> Option<DoorSpec> {
 }
 
 impl Message for ToGatekeeper {
-    const DESCRIPTORS: bool = false;
     const LONGEST: usize = SHORT;
 
     fn encode(self) -> EncodedMessage {
         let fields = match self {
             Self::Ready { degraded } => Fields::of(1).u32(degraded),
             Self::Failed { step, errno } => Fields::of(2).u8(step).u32(errno.cast_unsigned()),
+            Self::NoSocket { capture, step, errno } => {
+                Fields::of(14).u16(capture).u8(step).u32(errno.cast_unsigned())
+            }
             Self::Knock(knock) => Fields::of(3)
                 .u64(knock.ticket)
                 .put(&knock.client.0)
@@ -277,13 +292,10 @@ impl Message for ToGatekeeper {
             Self::Down { capture } => Fields::of(12).u16(capture),
             Self::Refused { source } => Fields::of(13).ip(source),
         };
-        fields.finish(None)
+        fields.finish()
     }
 
-    fn decode(bytes: &[u8], descriptor: Option<OwnedFd>) -> Option<Self> {
-        if descriptor.is_some() {
-            return None;
-        }
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let r = &mut reader;
         let message = match r.u8()? {
@@ -328,6 +340,10 @@ impl Message for ToGatekeeper {
             }
             12 => Self::Down { capture: r.u16()? },
             13 => Self::Refused { source: ip(r)? },
+            14 => {
+                let capture = r.u16()?;
+                Self::NoSocket { capture, step: r.u8()?, errno: r.u32()?.cast_signed() }
+            }
             _ => return None,
         };
         reader.finish().map(|()| message)

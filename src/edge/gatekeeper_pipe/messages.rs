@@ -1,7 +1,6 @@
 //! All messages between gatekeeper and listener. The gatekeeper must check all that comes.
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use crate::core::door::Step;
 use crate::core::engine::KnownClient;
@@ -9,12 +8,14 @@ use crate::core::keyring::{Secret, TAG};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Source};
-use crate::edge::capture::UnboundCapture;
+use crate::edge::bpf::FilterSpec;
 
 /// The most addresses in one message.
 pub const ADDRESSES: usize = 16;
 /// The most clients in one message. A message for each of 100,000 clients took seconds.
 pub const CLIENTS: usize = 64;
+/// The most steps of a filter in one message.
+pub const FILTER_STEPS: usize = 2000;
 
 /// A message from the gatekeeper: the set-up in any order but the clients at its end, then
 /// [`ToListener::Go`], then the rest.
@@ -63,13 +64,13 @@ pub enum ToListener {
     },
     /// The list is complete and replaces the earlier one.
     AddressesDone,
-    /// A capture socket to bind and read. Numbered from 0 in order of arrival.
-    Capture(UnboundCapture),
-    /// A socket for receipts over IPv4.
-    Raw4(OwnedFd),
-    /// The same for IPv6.
-    Raw6(OwnedFd),
-    /// Set-up is over: drop all privileges, become this user if there is one, send `Ready`, listen.
+    /// An interface to capture on, by the kernel's number; 0 = all. Numbered from 0 in order of
+    /// arrival.
+    Capture { interface: u32 },
+    /// What the capture sockets let through. The steps may come in parts, each of at most
+    /// [`FILTER_STEPS`].
+    Filter(FilterSpec),
+    /// Set-up is over: open the sockets, drop all privileges, become this user if there is one, send `Ready`, listen.
     /// `user`: user and group id.
     Go { user: Option<(u32, u32)> },
     /// The verdict that completes a knock.
@@ -98,6 +99,15 @@ pub enum ToGatekeeper {
         /// The number of the [`crate::edge::confine::ConfineStep`].
         step: u8,
         /// The kernel's error number, or 0.
+        errno: i32,
+    },
+    /// A socket cannot be opened, and the listener ends.
+    NoSocket {
+        /// The number of the interface, as for [`ToListener::Capture`].
+        capture: u16,
+        /// The number of the [`crate::edge::socket_failure::SocketStep`].
+        step: u8,
+        /// The kernel's error number.
         errno: i32,
     },
     /// A sealed knock opened; its signature is unproven.

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
+use nix::sys::socket::ControlMessage;
 use proptest::prelude::*;
 
 use super::*;
@@ -10,11 +11,7 @@ use crate::core::keyring::{Day, Secret, TAG, WireRow};
 use crate::core::knock::{BODY, HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Reject, Source};
-use crate::edge::capture::UnboundCapture;
-
-fn socket() -> OwnedFd {
-    pair().unwrap().1
-}
+use crate::edge::bpf::FilterSpec;
 
 fn secret(byte: u8) -> Secret<32> {
     Secret::new([byte; 32])
@@ -56,6 +53,12 @@ fn gateway(other: Option<Secret<32>>) -> ToListener {
     }
 }
 
+fn filter(count: usize) -> FilterSpec {
+    let flags = TcpFlags { set: 2, unset: 16 };
+    let steps = spec(3).sequence.into_iter().cycle().take(count).map(|step| (step, flags));
+    FilterSpec { knock_port: Some(62201), steps: steps.collect(), outgoing: true }
+}
+
 /// Every message to the listener, each in its longest form.
 fn to_listener() -> Vec<ToListener> {
     let own = OwnAddress { address: "2001:db8::1".parse().unwrap(), knock: true, door: false };
@@ -75,9 +78,9 @@ fn to_listener() -> Vec<ToListener> {
         ToListener::Addresses { is_first: true, part: vec![own; ADDRESSES] },
         ToListener::Addresses { is_first: false, part: Vec::new() },
         ToListener::AddressesDone,
-        ToListener::Capture(UnboundCapture { socket: socket(), interface: 7 }),
-        ToListener::Raw4(socket()),
-        ToListener::Raw6(socket()),
+        ToListener::Capture { interface: 7 },
+        ToListener::Filter(filter(FILTER_STEPS)),
+        ToListener::Filter(FilterSpec::default()),
         ToListener::Go { user: Some((65534, 65533)) },
         ToListener::Go { user: None },
         ToListener::Verdict { ticket: u64::MAX, spent: true, receipt: Some([6; RECEIPT_BODY]) },
@@ -96,6 +99,7 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
     vec![
         ToGatekeeper::Ready { degraded: 5 },
         ToGatekeeper::Failed { step: 3, errno: -1 },
+        ToGatekeeper::NoSocket { capture: 300, step: 2, errno: -1 },
         ToGatekeeper::Knock(HandedKnock {
             ticket: 9,
             client: ClientId([1; 16]),
@@ -145,9 +149,9 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
 
 /// The bytes of a message, and those of what it decodes to.
 fn encode_twice(message: ToListener) -> Option<(Vec<u8>, Vec<u8>)> {
-    let EncodedMessage { bytes, descriptor } = message.encode();
-    let decoded = ToListener::decode(&bytes, descriptor)?;
-    Some((bytes.to_vec(), decoded.encode().bytes.to_vec()))
+    let bytes = message.encode();
+    let decoded = ToListener::decode(&bytes)?;
+    Some((bytes.to_vec(), decoded.encode().to_vec()))
 }
 
 #[test]
@@ -158,37 +162,23 @@ fn every_message_comes_out_as_it_went_in() {
         assert!(sent.len() <= ToListener::LONGEST);
     }
     for (message, copy) in to_gatekeeper().into_iter().zip(to_gatekeeper()) {
-        let bytes = message.encode().bytes;
-        assert_eq!(ToGatekeeper::decode(&bytes, None), Some(copy));
+        assert_eq!(ToGatekeeper::decode(&message.encode()), Some(copy));
     }
 }
 
 #[test]
 fn one_byte_more_or_less_is_no_message() {
     for message in to_listener() {
-        let EncodedMessage { mut bytes, descriptor } = message.encode();
-        let copy = |fd: &Option<OwnedFd>| fd.as_ref().map(|fd| fd.try_clone().unwrap());
-        assert!(ToListener::decode(&bytes[..bytes.len() - 1], copy(&descriptor)).is_none());
+        let mut bytes = message.encode();
+        assert!(ToListener::decode(&bytes[..bytes.len() - 1]).is_none());
         bytes.push(0);
-        assert!(ToListener::decode(&bytes, descriptor).is_none());
+        assert!(ToListener::decode(&bytes).is_none());
     }
     for message in to_gatekeeper() {
-        let mut bytes = message.encode().bytes;
-        assert!(ToGatekeeper::decode(&bytes[..bytes.len() - 1], None).is_none());
+        let mut bytes = message.encode();
+        assert!(ToGatekeeper::decode(&bytes[..bytes.len() - 1]).is_none());
         bytes.push(0);
-        assert!(ToGatekeeper::decode(&bytes, None).is_none());
-    }
-}
-
-#[test]
-fn a_descriptor_comes_with_its_message_and_no_other() {
-    for message in to_listener() {
-        let EncodedMessage { bytes, descriptor } = message.encode();
-        let swapped = if descriptor.is_some() { None } else { Some(socket()) };
-        assert!(ToListener::decode(&bytes, swapped).is_none());
-    }
-    for message in to_gatekeeper() {
-        assert!(ToGatekeeper::decode(&message.encode().bytes, Some(socket())).is_none());
+        assert!(ToGatekeeper::decode(&bytes).is_none());
     }
 }
 
@@ -198,12 +188,12 @@ fn ends() -> (GatekeeperEnd, ListenerEnd) {
 }
 
 #[test]
-fn messages_and_descriptors_travel_both_ways() {
+fn messages_travel_both_ways() {
     let (mut gatekeeper, mut listener) = ends();
     assert!(listener.receive().unwrap().is_none());
-    gatekeeper.send(ToListener::Raw4(socket())).unwrap();
+    gatekeeper.send(ToListener::Capture { interface: 7 }).unwrap();
     gatekeeper.send(ToListener::Stop).unwrap();
-    assert!(matches!(listener.receive(), Ok(Some(ToListener::Raw4(_)))));
+    assert!(matches!(listener.receive(), Ok(Some(ToListener::Capture { interface: 7 }))));
     assert!(matches!(listener.receive(), Ok(Some(ToListener::Stop))));
     for message in to_gatekeeper() {
         listener.send(message).unwrap();
@@ -255,7 +245,7 @@ fn nonsense_breaks_the_pipe() {
 
 #[test]
 fn only_the_listener_takes_messages_as_long_as_those_about_clients() {
-    let longest = ToListener::Clients((0..64).map(known).collect()).encode().bytes;
+    let longest = ToListener::Clients((0..64).map(known).collect()).encode();
     assert!(longest.len() > ToGatekeeper::LONGEST);
     let (gatekeeper, mut listener) = ends();
     let mut longer = longest.to_vec();
@@ -272,12 +262,24 @@ fn only_the_listener_takes_messages_as_long_as_those_about_clients() {
 }
 
 #[test]
+fn more_steps_of_a_filter_than_a_message_may_have_are_no_message() {
+    let mut bytes = ToListener::Filter(filter(1)).encode().to_vec();
+    let step = bytes.split_off(7);
+    for count in [FILTER_STEPS, FILTER_STEPS + 1] {
+        bytes.truncate(5);
+        bytes.extend((count as u16).to_be_bytes());
+        let message = [&bytes, &*step.repeat(count)].concat();
+        assert_eq!(ToListener::decode(&message).is_some(), count == FILTER_STEPS);
+    }
+}
+
+#[test]
 fn more_clients_than_a_message_may_have_are_no_message() {
-    let mut bytes = ToListener::Clients(vec![known(1)]).encode().bytes.to_vec();
+    let mut bytes = ToListener::Clients(vec![known(1)]).encode().to_vec();
     let row = bytes.split_off(2);
     for count in [64, 65] {
         let message = [&[2, count][..], &row.repeat(usize::from(count))].concat();
-        assert_eq!(ToListener::decode(&message, None).is_some(), count == 64);
+        assert_eq!(ToListener::decode(&message).is_some(), count == 64);
     }
 }
 
@@ -285,8 +287,12 @@ fn more_clients_than_a_message_may_have_are_no_message() {
 fn a_descriptor_sent_to_the_gatekeeper_is_not_opened_there() {
     let (mut gatekeeper, listener) = ends();
     let (reader, writer) = nix::unistd::pipe().unwrap();
-    let bytes = ToGatekeeper::Ready { degraded: 0 }.encode().bytes;
-    put(&listener.socket, &EncodedMessage { bytes, descriptor: Some(writer) }).unwrap();
+    let bytes = ToGatekeeper::Ready { degraded: 0 }.encode();
+    let (parts, raw) = ([IoSlice::new(&bytes)], [writer.as_raw_fd()]);
+    let control = [ControlMessage::ScmRights(&raw)];
+    let flags = MsgFlags::empty();
+    sendmsg::<()>(listener.as_fd().as_raw_fd(), &parts, &control, flags, None).unwrap();
+    drop(writer);
     assert_eq!(gatekeeper.receive().unwrap(), Some(ToGatekeeper::Ready { degraded: 0 }));
     // If the gatekeeper had a copy of the writing end, this would not be the end of the file.
     assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0));
@@ -339,21 +345,21 @@ proptest! {
         mut bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..SHORT),
     ) {
         bytes.insert(0, kind);
-        if let Some(message) = ToListener::decode(&bytes, None) {
-            prop_assert_eq!(&*message.encode().bytes, &bytes);
+        if let Some(message) = ToListener::decode(&bytes) {
+            prop_assert_eq!(&*message.encode(), &bytes);
         }
-        if let Some(message) = ToGatekeeper::decode(&bytes, None) {
-            prop_assert_eq!(&*message.encode().bytes, &bytes);
+        if let Some(message) = ToGatekeeper::decode(&bytes) {
+            prop_assert_eq!(&*message.encode(), &bytes);
         }
     }
 
     #[test]
     fn every_changed_message_is_another_message_or_none(index in 0usize..20, at in 0usize..SHORT, flip in 1u8..=255) {
-        let EncodedMessage { mut bytes, descriptor } = to_listener().swap_remove(index).encode();
+        let mut bytes = to_listener().swap_remove(index).encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;
-        if let Some(message) = ToListener::decode(&bytes, descriptor) {
-            prop_assert_eq!(&*message.encode().bytes, &*bytes);
+        if let Some(message) = ToListener::decode(&bytes) {
+            prop_assert_eq!(&*message.encode(), &*bytes);
         }
     }
 }
@@ -362,7 +368,7 @@ proptest! {
 fn the_ipv6_setting_arrives_unchanged() {
     for ipv6 in [Ipv6::Counts, Ipv6::Refused, Ipv6::Ignored] {
         let sent = ToListener::Doors { ipv6, debug: false }.encode();
-        let came = ToListener::decode(&sent.bytes, None);
+        let came = ToListener::decode(&sent);
         assert!(
             matches!(came, Some(ToListener::Doors { ipv6: same, debug: false }) if same == ipv6),
             "{ipv6:?}"

@@ -4,17 +4,15 @@ use std::net::IpAddr;
 
 use super::KnockdOptions;
 use crate::app::compat::expression;
-use crate::app::listener_process::steps;
 use crate::config::knockd::KnockdConf;
 use crate::core::address::as_text;
 use crate::core::door::Door;
 use crate::core::sequence::Ipv6;
 use crate::edge::classic_log::print_line;
-use crate::edge::gatekeeper_pipe::ToListener;
 use crate::edge::link::{self, Link, LinkError, LinkKind};
-use crate::edge::{bpf, capture};
 
-pub(super) fn open(conf: &KnockdConf, interface: &str) -> Result<(Link, Vec<ToListener>), String> {
+/// Looks at the interface, and whether we may capture there: the listener opens the socket.
+pub(super) fn open(interface: &str) -> Result<Link, String> {
     let link = match link::inspect(interface) {
         Ok(link) => link,
         Err(LinkError::Missing) => {
@@ -26,29 +24,13 @@ pub(super) fn open(conf: &KnockdConf, interface: &str) -> Result<(Link, Vec<ToLi
             return Err(format!("could not open {interface}: That device is not up"));
         }
     };
-    let sockets = capture(conf, interface, &link)?;
-    Ok((link, sockets))
-}
-
-/// Opens the capture socket: filtered and locked, but not yet bound.
-pub(super) fn capture(
-    conf: &KnockdConf, interface: &str, link: &Link,
-) -> Result<Vec<ToListener>, String> {
-    if let LinkKind::Other(_) = link.kind {
-        return Ok(Vec::new());
-    }
-    // COMPAT: a `Target` may be another machine, to which this one sends.
-    let outgoing = conf.doors.iter().any(|door| door.target.is_some());
-    let program =
-        bpf::program(&bpf::FilterSpec { knock_port: None, steps: steps(&conf.doors), outgoing });
-    match capture::open(interface, &program) {
-        Ok(socket) => Ok(vec![ToListener::Capture(socket)]),
-        Err(_) if !may_capture() => Err(format!(
+    if !matches!(link.kind, LinkKind::Other(_)) && !may_capture() {
+        return Err(format!(
             "could not open {interface}: You don't have permission to perform this capture on that device \
              (socket: Operation not permitted)"
-        )),
-        Err(fault) => Err(format!("could not open {interface}: {}", fault.what)),
+        ));
     }
+    Ok(link)
 }
 
 fn may_capture() -> bool {
@@ -146,12 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_link_layer_is_refused_with_its_number_and_opens_no_socket() {
+    fn an_unknown_link_layer_is_refused_with_its_number() {
         let link = link(LinkKind::Other(519));
         let conf = KnockdConf::default();
         let refused = check(&options(false), &conf, &link);
         assert_eq!(refused, Err("error: unsupported link-layer type: 519".into()));
-        assert!(capture(&conf, "lo", &link).unwrap().is_empty());
     }
 
     #[test]
@@ -166,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_missing_interface_has_knockds_message() {
-        let refused = open(&KnockdConf::default(), "none0").err();
+        let refused = open("none0").err();
         let text = "could not open none0: none0: No such device exists (No such device exists)";
         assert_eq!(refused.as_deref(), Some(text));
     }

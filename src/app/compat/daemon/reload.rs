@@ -80,16 +80,14 @@ impl Knockd {
     /// Starts a new listener for the current doors. The old one ends once the new one listens;
     /// attempts in progress are forgotten.
     pub(super) fn renew_listener(&mut self) {
-        let started = interface::capture(&self.conf, &self.interface, &self.link)
-            .and_then(|sockets| self.listen(sockets).map_err(|fault| fault.what));
-        match started {
+        match self.listen() {
             Ok(listener) => {
                 if let Some(mut old) = self.listener.replace(listener) {
                     let _ = old.pipe.send(ToListener::Stop);
                 }
                 self.listen_again = None;
             }
-            Err(why) => self.on_listener_lost(&why),
+            Err(fault) => self.on_listener_lost(&fault.what),
         }
     }
 }
