@@ -6,6 +6,9 @@ use super::hours::Hours;
 use super::prefix::{Prefix, Span};
 use super::types::{SECOND, Source, Wall};
 
+/// The most addresses and networks of one client.
+pub const MAX_FROM: usize = 64;
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
     /// The longest grant, whatever the service says.

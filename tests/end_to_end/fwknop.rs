@@ -63,6 +63,15 @@ fn fwknopd_and_convert_accept_the_same_and_check_accepts_what_becomes_of_it() {
         let has_bad = head.lines().any(|line| line.starts_with("- "));
         assert_eq!(converted.status.success(), accepts && !has_bad, "{head}\n{remarks}");
         let sections = String::from_utf8(converted.stdout).unwrap();
+        let json = gate.toctocd(&["convert", "--fwknop", &access, &server, "--json"]);
+        assert_eq!(json.status.code(), converted.status.code());
+        let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        for invitation in json["invitations"].as_array().unwrap() {
+            let comment = format!("\n# {}\n", invitation.as_str().unwrap());
+            assert!(sections.contains(&comment), "{head}\n{comment}");
+        }
+        let commands = sections.matches("\n# toctocd invite ").count();
+        assert_eq!(json["invitations"].as_array().unwrap().len(), commands, "{head}");
         gate.edit_config(|config| config + &sections);
         gate.check();
     }
@@ -74,7 +83,7 @@ fn whom_a_stanza_let_in_joins_by_its_invitation_and_opens_the_same() {
     let _ssh = gate.net.gateway.tcp_echo(SSH);
     write(
         &gate,
-        "SOURCE ANY\nOPEN_PORTS tcp/22\nKEY_BASE64 Zm9vYmFyYmF6\nREQUIRE_USERNAME anna\n\
+        "SOURCE 10.90.0.7/255.255.0.0\nOPEN_PORTS tcp/22\nKEY_BASE64 Zm9vYmFyYmF6\nREQUIRE_USERNAME anna\n\
          FW_ACCESS_TIMEOUT 20\nMAX_FW_TIMEOUT 40\n",
     );
     let access = gate.path("fwknop/access.conf");
@@ -84,7 +93,8 @@ fn whom_a_stanza_let_in_joins_by_its_invitation_and_opens_the_same() {
     let invitation = sections.lines().find_map(|line| line.strip_prefix("# toctocd "));
     let line = gate.path("line");
     let mut words: Vec<&str> = invitation.expect("a command").split(' ').collect();
-    assert_eq!(words, ["invite", "anna", "--services", "ssh", "--max-seconds", "40"]);
+    assert_eq!(words[..4], ["invite", "anna", "--services", "ssh"]);
+    assert_eq!(words[4..], ["--from", "10.90.0.0/16", "--max-seconds", "40"]);
     words.extend(["--gateway-name", "home", "--auto", "-o", &line]);
     ok(&gate.toctocd(&words));
     let line = Stdio::from(File::open(line).unwrap());
@@ -100,7 +110,8 @@ fn whom_a_stanza_let_in_joins_by_its_invitation_and_opens_the_same() {
     let open =
         said.lines().find_map(|line| line.strip_prefix("  toctoc open ")).expect("a command");
     assert!(!gate.net.client.tcp_reaches(gate.port(0, SSH), SHORT));
-    let words: Vec<&str> = std::iter::once("open").chain(open.split(' ')).collect();
+    // The stanza was for IPv4 alone, as fwknop is.
+    let words: Vec<&str> = ["open", "-4"].into_iter().chain(open.split(' ')).collect();
     // It asks for five minutes, and gets what the stanza allowed at most.
     let granted = ok(&toctoc(&gate, &words, Stdio::null()));
     assert!(granted.contains("for 40 s"), "{granted}");

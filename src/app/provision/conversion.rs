@@ -115,6 +115,13 @@ fn report(config: &Path, path: &Path, converted: &Converted) -> CommandOutput {
                     print";
         output.err += &format!("{what}\n");
     }
+    output.value = Some(serde_json::json!({
+        "sections": toml,
+        "invitations": invitations,
+        "left_out": left_out,
+        "warnings": warnings,
+        "notes": notes,
+    }));
     output.code = u8::from(!left_out.is_empty() || !warnings.is_empty() || is_empty);
     output
 }

@@ -120,7 +120,7 @@ impl Migration<'_> {
                 return self.leave_out(format!("{place}: {what}"));
             }
         };
-        self.source(stanza);
+        let from = self.from(stanza);
         let name = self.name(stanza, number);
         let (seconds, most_seconds) = self.times(stanza);
         let mut rights = Rights { stanza, name, seconds, most_seconds, services: Vec::new() };
@@ -143,7 +143,7 @@ impl Migration<'_> {
         }
         let list: Vec<&str> = rights.services.iter().map(ServiceName::as_str).collect();
         self.invitations.push(format!(
-            "toctocd invite {} --services {}{expires} --max-seconds {}",
+            "toctocd invite {} --services {}{expires}{from} --max-seconds {}",
             rights.name,
             list.join(","),
             rights.most_seconds

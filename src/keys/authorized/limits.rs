@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::core::bytes::saturated_i64;
 use crate::core::diagnostic::printable;
 use crate::core::hours::{Hours, WEEK, ZoneOffsets};
-use crate::core::limits::Limits;
+use crate::core::limits::{Limits, MAX_FROM};
 use crate::core::prefix::Prefix;
 use crate::core::types::Source;
 
@@ -20,8 +20,6 @@ pub const HOURS: &str = "write hours=\"Mon-Fri 08:00-18:00 Europe/Berlin\"";
 pub const DISABLED: &str = "disabled";
 pub(super) const FROM: &str = "write from=\"203.0.113.7,2001:db8::/48\": addresses and networks";
 
-/// The most addresses and networks of one line.
-const MAX_FROM: usize = 64;
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const DAY: u64 = WEEK / 7;
 const MINUTE: u64 = 60;

@@ -214,7 +214,7 @@ fn the_overview_names_who_knocked_last_without_a_look_at_the_guard() {
     // Those without grants too.
     let services: Vec<ServiceGrants> = serde_json::from_value(told["services"].clone()).unwrap();
     let services: Vec<_> = services.iter().map(|one| (one.service.as_str(), one.grants)).collect();
-    assert_eq!(services, [("mail", 0), ("rdp", 0), ("ssh", 1), ("web", 1)]);
+    assert_eq!(services, [("rdp", 0), ("ssh", 1), ("vpn", 0), ("web", 1)]);
     let line = |place: usize, key: &str| told["clients"][place][key].clone();
     assert_eq!((line(0, "client"), line(0, "last")), ("bert".into(), "granted".into()));
     assert_eq!((line(0, "answered"), line(0, "refused")), (1.into(), 1.into()));

@@ -1,5 +1,7 @@
 //! Who a stanza is for, from where, how long and until when.
 
+use std::net::Ipv4Addr;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -10,6 +12,9 @@ use super::reader::{Stanza, number};
 use super::{LONGEST_ASKED, MOST_SECONDS, Migration, SECONDS};
 use crate::config::defaults;
 use crate::core::diagnostic::printable;
+use crate::core::limits::MAX_FROM;
+use crate::core::prefix::Prefix;
+use crate::core::types::Source;
 
 /// The end of a stanza.
 pub(super) enum Expiry {
@@ -44,16 +49,31 @@ impl Migration<'_> {
         Some(Expiry::At(moment.to_string()))
     }
 
-    /// Warns if a stanza was for some addresses only.
-    pub(super) fn source(&mut self, stanza: &Stanza) {
-        let Some(source) = stanza.get("SOURCE") else { return };
-        if networks(&source.value).is_some_and(|all| !all.contains(&None)) {
-            let what = format!(
-                "only {} could knock; the client that is invited may knock from anywhere",
-                printable(&source.value)
-            );
-            self.warn(&source.place, "SOURCE", &what);
+    /// The option for the addresses that a stanza is for, with its space; empty if for all.
+    pub(super) fn from(&mut self, stanza: &Stanza) -> String {
+        let Some(source) = stanza.get("SOURCE") else { return String::new() };
+        let listed = networks(&source.value).unwrap_or_default();
+        let Some(listed) = listed.into_iter().collect::<Option<Vec<_>>>() else {
+            return String::new();
+        };
+        if listed.iter().any(|(_, mask)| mask.is_unspecified()) {
+            return String::new();
         }
+        let prefixes: Option<Vec<Prefix>> = listed.into_iter().map(prefix).collect();
+        if let Some(prefixes) = prefixes.filter(|prefixes| prefixes.len() <= MAX_FROM) {
+            let what =
+                "these are IPv4: knock with `toctoc open -4`, or add addresses of IPv6 to --from";
+            self.note(&source.place, "SOURCE", what);
+            let words: Vec<String> = prefixes.iter().map(Prefix::to_string).collect();
+            return format!(" --from {}", words.join(","));
+        }
+        let what = format!(
+            "only {} could knock: that cannot be written after --from, so the client that is \
+             invited may knock from anywhere",
+            printable(&source.value)
+        );
+        self.warn(&source.place, "SOURCE", &what);
+        String::new()
     }
 
     /// A client's name: the user's, that of an included file, or a number.
@@ -94,6 +114,15 @@ impl Migration<'_> {
         }
         (short, short_most)
     }
+}
+
+/// `None` for a mask with holes.
+fn prefix((ip, mask): (Ipv4Addr, Ipv4Addr)) -> Option<Prefix> {
+    let bits = u32::from(mask);
+    let length = bits.leading_ones();
+    let has_holes = length + bits.trailing_zeros() != 32;
+    let length = u8::try_from(length).ok().filter(|_| !has_holes)?;
+    Some(Prefix::around(Source::new(ip.into()), length))
 }
 
 fn midnight((month, day, year): (i64, i64, i64)) -> Option<Timestamp> {
