@@ -4,7 +4,7 @@ SHELL = /bin/sh
 SECONDS = 5
 MINUTES = 60
 
-.PHONY: all build demo tour test attacks compat bench soak crowd grants e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user install-package deb rpm packages-test
+.PHONY: all build demo tour test attacks compat bench bench-quick bench-programs bench-check soak crowd grants e2e fuzz model mutants systemd man setup install install-knockd clean install-units install-user install-package deb rpm packages-test
 
 all: build
 
@@ -33,9 +33,22 @@ attacks: setup
 compat:
 	tools/compat
 
-## Classic doors beside the real knockd: docs/benchmarks.md. Some six minutes; says little on a busy machine.
-bench: setup
-	tools/in-namespaces cargo bench --locked --bench classic
+## toctoc beside knockd and fwknopd, as root: docs/benchmarks.md. Under 15 minutes after the build; says little on a busy
+## machine. Writes docs/benchmarks; bench-quick, under three minutes, target/bench.
+bench: bench-programs
+	benches/compare/compare.py --to docs/benchmarks
+bench-quick: bench-programs
+	benches/compare/compare.py --quick
+bench-programs:
+	tools/setup bench
+	cargo build --release --locked
+	cargo build --release --locked --package toctoc-client
+
+## Instructions per packet and per knock, by callgrind, beside the figures of benches/counts. Seconds after the build.
+bench-check:
+	tools/setup bench
+	cargo build --release --locked --package toctoc-counts
+	tools/in-namespaces unshare --net $${CARGO_TARGET_DIR:-target}/release/toctoc-counts
 
 ## An hour of grants, reloads, repairs and junk at once: docs/benchmarks.md. Fails if a knock is lost or memory grows.
 soak: setup

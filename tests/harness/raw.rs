@@ -103,17 +103,6 @@ impl Forger {
         Forger { socket: raw_socket(space, Domain::IPV4, Protocol::from(255)) }
     }
 
-    /// Sends one SYN.
-    #[allow(dead_code)] // only the benchmark uses it
-    pub fn syn(&self, from: SocketAddrV4, to: SocketAddrV4) {
-        let mut segment = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
-        segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
-        let pseudo = pseudo_header((*from.ip()).into(), (*to.ip()).into(), 6, segment.len());
-        let sum = checksum(&pseudo, &segment);
-        segment[16..18].copy_from_slice(&sum.to_be_bytes());
-        self.send(from, to, 6, &segment);
-    }
-
     /// Sends one datagram without a checksum, which IPv4 allows.
     pub fn datagram(&self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
         let length = u16::try_from(payload.len() + 8).expect("a short payload");
