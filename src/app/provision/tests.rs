@@ -532,14 +532,43 @@ fn a_rotation_gives_new_secrets_or_another_key_and_ends_the_invitation_that_woul
     }
     assert_eq!(asks(&config, &invitation, &old), JoinAnswer::Gone);
 
-    add(&config, &add_args("anna", LINE, "ssh")).unwrap();
+    let added = add(&config, &add_args("anna", LINE, "ssh")).unwrap();
+    let added = Profile::parse("p", &added.out).ok().unwrap();
     let taken = rotate(&config, "anna", Some(OTHER), &none());
     assert!(what(taken).contains("is invited or has joined already"));
     let said = rotate(&config, "anna", None, &none()).unwrap();
     let profile = Profile::parse("p", &said.out).ok().unwrap();
     let clients = load::clients(&load::settings(&config).unwrap()).unwrap();
     assert_eq!(clients.get(profile.client).unwrap().expires, Some(4_070_908_800));
+    assert!(clients.get(added.client).is_none(), "the old profile is worth nothing");
     assert!(what(rotate(&config, "bert", Some(LINE), &none())).contains("has the new key"));
+}
+
+#[test]
+fn a_rotation_keeps_the_rules_that_the_line_has_for_fido_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("toctoc");
+    init_in(&dir).unwrap();
+    let config = dir.join("toctocd.toml");
+    let fido = |line: &str| {
+        let (key, _) = PublicKey::from_line(line).unwrap();
+        let fido = FidoKey { application: "ssh:".into(), touch: true, verify: false };
+        PublicKey { fido: Some(Arc::new(fido)), ..key }.line()
+    };
+    add(&config, &add_args("anna", &fido(LINE), "ssh")).unwrap();
+    let file = dir.join("clients");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(" sk-ssh", ",verify-required sk-ssh")).unwrap();
+    let rotate = |key: &str| {
+        let none = ProfileArgs { door: None, out: None };
+        rotate(&config, "anna", Some(key), &none)
+    };
+    assert!(what(rotate(OTHER)).contains("the new key is no FIDO key"));
+    let said = rotate(&fido(OTHER)).unwrap();
+    let profile = Profile::parse("p", &said.out).ok().unwrap();
+    let clients = load::clients(&load::settings(&config).unwrap()).unwrap();
+    let key = &clients.get(profile.client).unwrap().key;
+    assert!(key.line() == fido(OTHER) && key.fido.as_ref().unwrap().verify);
 }
 
 #[test]

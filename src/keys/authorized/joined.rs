@@ -115,7 +115,7 @@ fn parse_line(
     file: SourceText<'_>, start: usize, text: &str, zones: Zones<'_>,
 ) -> Result<Invited, Fault> {
     let mut cursor = Cursor::new(file, start, text);
-    let options = LineOptions::read(&mut cursor, &LineOptions::OF_JOINED, zones)?;
+    let options = LineOptions::read(&mut cursor, LineOptions::OF_JOINED, zones)?;
     cursor.skip_blanks();
     let wrong = |what: &str| file.complain(start, what, SHAPE);
     let mut key = None;

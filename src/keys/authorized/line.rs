@@ -40,7 +40,7 @@ pub(super) fn parse(
     file: SourceText<'_>, start: usize, line: &str, zones: Zones<'_>,
 ) -> Result<ParsedLine, Fault> {
     let mut cursor = Cursor::new(file, start, line);
-    let options = LineOptions::read(&mut cursor, &LineOptions::OF_CLIENTS, zones)?;
+    let options = LineOptions::read(&mut cursor, LineOptions::OF_CLIENTS, zones)?;
     cursor.skip_blanks();
     let key_at = cursor.at;
     let algorithm = cursor.word();
@@ -174,24 +174,8 @@ pub(super) struct LineOptions {
 }
 
 impl LineOptions {
-    pub(super) const OF_CLIENTS: [&str; 12] = [
-        "id",
-        "services",
-        "expires",
-        "not-before",
-        "hours",
-        "from",
-        "max-seconds",
-        "max-grants",
-        "door",
-        VERIFY,
-        NO_TOUCH,
-        limits::DISABLED,
-    ];
-    pub(super) const OF_JOINED: [&str; 14] = [
-        "invite",
-        "until",
-        "join",
+    /// The options of every line.
+    const COMMON: [&str; 11] = [
         "id",
         "services",
         "expires",
@@ -204,18 +188,21 @@ impl LineOptions {
         NO_TOUCH,
         limits::DISABLED,
     ];
+    pub(super) const OF_CLIENTS: &[&str] = &["door"];
+    pub(super) const OF_JOINED: &[&str] = &["invite", "until", "join"];
 
-    /// Reads the options of a line that may have these ones.
+    /// Reads the options of a line that may have these ones beside the common ones.
     pub(super) fn read(
-        cursor: &mut Cursor<'_>, names: &[&str], zones: Zones<'_>,
+        cursor: &mut Cursor<'_>, own: &[&str], zones: Zones<'_>,
     ) -> Result<Self, Fault> {
         let file = cursor.file;
+        let names = [own, &Self::COMMON].concat();
         let mut options = Self::default();
         loop {
             let key_at = cursor.at;
             let key = cursor.take_while(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
             if !names.contains(&key) {
-                return Err(options.unknown(cursor, key_at, key, names));
+                return Err(options.unknown(cursor, key_at, key, &names));
             }
             let is_set = match key {
                 VERIFY => std::mem::replace(&mut options.verify, true),

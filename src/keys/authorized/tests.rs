@@ -145,6 +145,18 @@ fn a_zone_that_this_machine_does_not_know_refuses_the_line() {
 }
 
 #[test]
+fn a_line_is_disabled_and_enabled_byte_for_byte_whatever_its_quoted_values_have() {
+    let options = "services=\"ssh,web\",hours=\"Mon-Fri 08:00-18:00, Sat 09:00-12:00 UTC\"";
+    let line = format!("id={ID},{options},from=\"192.0.2.7, 2001:db8::/48\"");
+    let text = format!("# heading\n{line} {} laptop\n", key());
+    let disabled = set_disabled("c", &text, "laptop", true).unwrap();
+    assert_eq!(disabled, format!("# heading\n{line},disabled {} laptop\n", key()));
+    assert!(parse("c", &disabled).unwrap()[0].limits().disabled);
+    assert_eq!(set_disabled("c", &disabled, "laptop", true).unwrap(), disabled, "twice is once");
+    assert_eq!(set_disabled("c", &disabled, "laptop", false).unwrap(), text);
+}
+
+#[test]
 fn a_client_is_not_added_twice() {
     let client = parse("c", &format!("id={ID},services=ssh {} a", key())).unwrap().remove(0);
     let text = add("c", EMPTY, &client).unwrap();
