@@ -3,24 +3,29 @@
 
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use toctoc::core::knock::{KnockKind, Request, Status};
 
 use crate::harness::crowd::{crowded, member};
 use crate::harness::gate::{Gate, Knocker, SSH, stamp};
-use crate::harness::process::cpu_time;
+use crate::harness::process::{cpu_time, time_on_processor};
 use crate::harness::{LONG, SHORT, eventually};
 
-/// The longest that a knock may take here: tests run on a busy machine.
+/// The longest that the gatekeeper's loop may work while a knock waits: its own time on a processor,
+/// so that other programs do not count.
 const PROMPT: Duration = Duration::from_secs(2);
+/// How long the gateway may need to come to rest, if the machine has others to serve too.
+const REST: Duration = Duration::from_secs(120);
 
-/// Knocks, and fails if that takes too long.
-fn knock(gate: &Gate, client: &Knocker) {
-    let begin = Instant::now();
+/// Knocks, and fails if the gatekeeper has much else to do first.
+fn knock(gate: &mut Gate, client: &Knocker) {
+    let pid = gate.daemon().process.0.id();
+    let begin = time_on_processor(pid);
     let receipt = client.open(&gate.net.client, "ssh", 0);
     assert!(receipt.is_some(), "a knock was not answered");
-    assert!(begin.elapsed() < PROMPT, "a knock took {:?}", begin.elapsed());
+    let worked = time_on_processor(pid) - begin;
+    assert!(worked < PROMPT, "a knock waited for {worked:?} of other work");
 }
 
 fn in_kernel(gate: &Gate) -> usize {
@@ -31,7 +36,7 @@ fn in_kernel(gate: &Gate) -> usize {
 /// True once the gatekeeper uses next to no processor time for a while.
 fn comes_to_rest(gate: &mut Gate) -> bool {
     let pid = gate.daemon().process.0.id();
-    eventually(LONG, || {
+    eventually(REST, || {
         let before = cpu_time(pid);
         thread::sleep(Duration::from_millis(500));
         cpu_time(pid) - before <= Duration::from_millis(20)
@@ -53,10 +58,10 @@ fn a_crowd_of_grants_comes_through_reload_close_revoke_repair_and_restart_while_
         let _ssh = gate.net.gateway.tcp_echo(SSH);
         let all = usize::try_from(number).unwrap();
         assert_eq!(in_kernel(&gate), all, "at the start");
-        knock(&gate, &anna);
+        knock(&mut gate, &anna);
         for _ in 0..3 {
             gate.reload();
-            knock(&gate, &anna);
+            knock(&mut gate, &anna);
         }
         // A close of one member's grant; the others stay.
         let close = Request { kind: KnockKind::Close, ..many.request("ssh", member(7)) };
@@ -67,7 +72,7 @@ fn a_crowd_of_grants_comes_through_reload_close_revoke_repair_and_restart_while_
         let request = Request { challenge: receipt.challenge, timestamp: stamp(), ..close };
         let closed = [Some(receipt), send(&request)].into_iter().flatten();
         assert!(closed.into_iter().any(|receipt| receipt.status == Status::Closed));
-        knock(&gate, &anna);
+        knock(&mut gate, &anna);
         assert_eq!(in_kernel(&gate), all, "anna came, one went");
         assert!(comes_to_rest(&mut gate), "{number} grants keep the gateway busy");
         let log = since_start(&mut gate);
@@ -79,19 +84,19 @@ fn a_crowd_of_grants_comes_through_reload_close_revoke_repair_and_restart_while_
         // Others flush the elements, then everything.
         gate.net.gateway.sh("nft flush set inet toctoc v4/ssh");
         gate.daemon().wait_for("grants put back");
-        knock(&gate, &anna);
+        knock(&mut gate, &anna);
         gate.net.gateway.sh("nft flush ruleset");
         gate.daemon().wait_for("grants put back");
-        knock(&gate, &anna);
+        knock(&mut gate, &anna);
         assert_eq!(in_kernel(&gate), all);
         assert!(comes_to_rest(&mut gate), "the repair of {number} grants has no end");
         gate.kill();
         gate.start();
-        knock(&gate, &anna);
+        knock(&mut gate, &anna);
         assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
         assert_eq!(in_kernel(&gate), all);
         gate.revoke("many");
-        knock(&gate, &anna);
+        knock(&mut gate, &anna);
         assert_eq!(in_kernel(&gate), 1, "all of them are gone");
         assert!(comes_to_rest(&mut gate));
     }
@@ -109,7 +114,7 @@ fn a_large_set_of_another_program_is_no_alarm() {
     );
     fs::write(&path, text).unwrap();
     gate.net.gateway.sh(&format!("nft -f {path}"));
-    knock(&gate, &anna);
+    knock(&mut gate, &anna);
     assert!(comes_to_rest(&mut gate));
     let log = since_start(&mut gate);
     for word in ["was changed by", "put back", "loaded again", "MAY BE DOWN"] {
@@ -121,7 +126,7 @@ fn a_large_set_of_another_program_is_no_alarm() {
 fn who_was_revoked_while_no_gateway_ran_has_nothing_left_after_its_start() {
     let (mut gate, anna, _) = crowded(1000);
     let _ssh = gate.net.gateway.tcp_echo(SSH);
-    knock(&gate, &anna);
+    knock(&mut gate, &anna);
     assert!(gate.net.client.tcp_reaches(gate.port(0, SSH), LONG));
     gate.stop();
     gate.revoke("many");

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use toctoc::core::authentic::Message;
 use toctoc::core::keyring::Day;
-use toctoc::core::knock::{KnockKind, Receipt, Request, Status, timestamp};
+use toctoc::core::knock::{KnockKind, Receipt, Request, Signature, Status, timestamp};
 use toctoc::core::ledger::Ledger;
 use toctoc::core::types::{ServiceName, Source, Wall};
 use toctoc::core::wire::{self, AwaitingReceipt};
@@ -401,6 +402,11 @@ impl Knocker {
     /// This profile with another client's private key.
     pub fn with_signer_of(self, other: Knocker) -> Knocker {
         Knocker { profile: self.profile, signer: other.signer }
+    }
+
+    /// Signs as the client's key does.
+    pub fn sign(&self, message: &Message) -> Signature {
+        self.signer.sign(message)
     }
 
     /// A request to open `service` for `address`, made now.
