@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::args::toctoc::{Common, Join, ToctocCommand};
 use super::compat;
 use super::complete::{self, CommandLine};
@@ -34,6 +36,7 @@ mod completion;
 mod connect;
 mod convert;
 mod doctor;
+mod import;
 mod join;
 mod keys;
 mod messages;
@@ -110,7 +113,7 @@ impl Console<'_> {
         match self.try_run(command) {
             Ok(code) => code,
             Err(fault) => {
-                if wants_json(command) {
+                if command.wants_json() {
                     self.print_data(&format!("{:#}\n", fault_json(&fault)));
                 } else {
                     self.print("", &format!("toctoc: {fault}\n"));
@@ -156,27 +159,18 @@ impl Console<'_> {
             }
             ToctocCommand::Connect(args) => return self.connect(args),
             ToctocCommand::Doctor(args) => return Ok(self.doctor(args)),
-            ToctocCommand::Audit(args) => {
-                let output = audit::audit(&self.paths, args)?;
-                if args.json {
-                    let report = output.value.unwrap_or_default();
-                    self.print_data(&format!("{report:#}\n"));
-                    self.print("", &output.err);
-                    return Ok(output.code);
-                }
-                output
-            }
+            ToctocCommand::Audit(args) => audit::audit(&self.paths, args)?,
             ToctocCommand::SshConfig(args) => ssh_config::ssh_config(&self.paths, args)?,
             ToctocCommand::Join(args) => return self.join(args),
             ToctocCommand::Keygen(args) => keys::keygen(&self.paths, args)?,
             ToctocCommand::Import(args) => {
-                keys::import(&self.paths, args, &mut std::io::stdin().lock())?
+                import::import(&self.paths, args, &mut std::io::stdin().lock())?
             }
-            ToctocCommand::List { json } => profiles::show(&self.paths, *json)?,
-            ToctocCommand::Default { target } => {
+            ToctocCommand::List { .. } => profiles::show(&self.paths)?,
+            ToctocCommand::Default { target, .. } => {
                 profiles::set_default(&self.paths, target.as_ref())?
             }
-            ToctocCommand::Remove { profile, yes } => {
+            ToctocCommand::Remove { profile, yes, .. } => {
                 remove::existing(&self.paths, profile)?;
                 if !yes && !(self.confirm)(&remove::question(profile)) {
                     let remedy = format!("toctoc remove {profile} --yes");
@@ -184,8 +178,8 @@ impl Console<'_> {
                 }
                 remove::remove(&self.paths, profile)?
             }
-            ToctocCommand::Convert { file, json } => {
-                convert::show(self.paths.home.as_deref(), file.as_deref(), *json)?
+            ToctocCommand::Convert { file, .. } => {
+                convert::show(self.paths.home.as_deref(), file.as_deref())?
             }
             ToctocCommand::Knock(args) => {
                 let Some(fault) = knock::main(args, self.out)? else { return Ok(knock::SENT) };
@@ -193,12 +187,22 @@ impl Console<'_> {
                 return Ok(knock::NOT_SENT);
             }
         };
+        Ok(self.finish(&output, command.wants_json()))
+    }
+
+    /// Prints the output of a command, for people or for a program, and returns its exit code.
+    fn finish(&mut self, output: &CommandOutput, as_json: bool) -> u8 {
+        if as_json {
+            self.print_data(&output.json());
+            self.print("", output.beside_json());
+            return output.code;
+        }
         match output.is_data {
             true => self.print_data(&output.out),
             false => self.print(&output.out, ""),
         }
         self.print("", &output.err);
-        Ok(output.code)
+        output.code
     }
 
     /// Enrols a key by an invitation. Waits for approval, unless that would take a touch each time.
@@ -218,25 +222,29 @@ impl Console<'_> {
         let mut is_pending = false;
         loop {
             match joiner.ask(&self.paths)? {
-                JoinOutcome::Joined => return self.joined(joiner),
+                JoinOutcome::Joined => return self.joined(joiner, args.json),
                 JoinOutcome::Pending if !is_pending => {
                     is_pending = true;
-                    self.print(&joiner.pending_text(), "");
+                    match args.json {
+                        true => self.print("", &joiner.pending_text()),
+                        false => self.print(&joiner.pending_text(), ""),
+                    }
                 }
                 JoinOutcome::Pending => {}
                 JoinOutcome::NoAnswer(..) if is_pending => {}
                 JoinOutcome::Refused(_, words) => {
-                    self.print("", &format!("{words}\n"));
-                    return Ok(REFUSED);
+                    return Ok(self.not_joined(&words, REFUSED, args.json));
                 }
                 JoinOutcome::NoAnswer(_, words) => {
-                    self.print("", &words);
-                    return Ok(NO_ANSWER);
+                    return Ok(self.not_joined(&words, NO_ANSWER, args.json));
                 }
             }
             let later = joiner.later();
             if args.no_wait || joiner.wants_touch() {
                 self.print("", &format!("{later}\n"));
+                if args.json {
+                    self.print_data(&format!("{:#}\n", json!([joiner.list_json()])));
+                }
                 return Ok(REFUSED);
             }
             interrupt::say(&format!(": your key still waits\n  {later}"));
@@ -245,9 +253,28 @@ impl Console<'_> {
         }
     }
 
+    /// Says why somebody has not joined: the first line is what happened.
+    fn not_joined(&mut self, words: &str, code: u8, as_json: bool) -> u8 {
+        let words = words.trim_end();
+        if !as_json {
+            self.print("", &format!("{words}\n"));
+            return code;
+        }
+        let (what, remedy) = words.split_once('\n').unwrap_or((words, ""));
+        let remedy: Vec<&str> = remedy.lines().map(str::trim).collect();
+        let fault = Fault::new(what, remedy.join("\n"));
+        self.print_data(&format!("{:#}\n", fault_json(&fault)));
+        code
+    }
+
     /// Says that somebody has joined, and offers the lines with which plain ssh knocks first.
-    fn joined(&mut self, joiner: Joiner) -> Result<u8, Fault> {
+    fn joined(&mut self, joiner: Joiner, as_json: bool) -> Result<u8, Fault> {
         let held = joiner.into_held();
+        if as_json {
+            let list = profiles::json_of(&self.paths, &held)?;
+            self.print_data(&format!("{list:#}\n"));
+            return Ok(DONE);
+        }
         let name = held.name.clone();
         let until = match profiles::seconds_left(&held.profile) {
             Some(left) => format!(" until {}", profiles::end_text(&held.profile, left)),
@@ -340,17 +367,6 @@ fn prepare(
     let _waiting = Waiting::begin(format!("looking up {}", profile.addresses.join(", ")));
     let gateways = resolve_gateway(&profile.addresses, profile.port, family)?;
     Ok(PreparedKnock { held, request, signer, family, gateways })
-}
-
-fn wants_json(command: &ToctocCommand) -> bool {
-    match command {
-        ToctocCommand::Open(args) => args.json,
-        ToctocCommand::Close(args) => args.json,
-        ToctocCommand::Probe(args) => args.json,
-        ToctocCommand::Audit(args) => args.json,
-        ToctocCommand::List { json } | ToctocCommand::Convert { json, .. } => *json,
-        _ => false,
-    }
 }
 
 fn request(kind: KnockKind, common: &Common) -> ClientRequest {

@@ -55,18 +55,26 @@ impl CommandOutput {
         self.code
     }
 
-    /// Prints the answer as JSON and returns the exit code.
-    fn print_json(&self) -> u8 {
+    /// The answer as JSON. It may hold a profile.
+    pub fn json(&self) -> Zeroizing<String> {
         if let Some(value) = &self.value {
-            print(&format!("{value:#}\n"));
-            print_error(&self.err);
-            return self.code;
+            return Zeroizing::new(format!("{value:#}\n"));
         }
         let notes: Vec<&str> = self.err.lines().collect();
         let result = if self.code == DONE { "done" } else { "failed" };
         let said = json!({ "result": result, "out": self.out.as_str(), "notes": notes });
-        // It may hold a profile.
-        print(&Zeroizing::new(format!("{said:#}\n")));
+        Zeroizing::new(format!("{said:#}\n"))
+    }
+
+    /// What goes to standard error beside an answer as JSON: notes that are not in it.
+    pub fn beside_json(&self) -> &str {
+        if self.value.is_some() { &self.err } else { "" }
+    }
+
+    /// Prints the answer as JSON and returns the exit code.
+    fn print_json(&self) -> u8 {
+        print(&self.json());
+        print_error(self.beside_json());
         self.code
     }
 }

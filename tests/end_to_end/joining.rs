@@ -8,10 +8,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
+use serde_json::Value;
 use toctoc::keys::invitation::Invitation;
 
-use crate::harness::LONG;
 use crate::harness::gate::{Gate, SSH, ok, stderr};
+use crate::harness::{LONG, schema};
 
 /// A gateway that serves ssh, and people who are invited to it.
 struct Party {
@@ -127,6 +128,36 @@ fn a_known_key_or_the_first_one_joins_with_one_knock_and_opens_the_service() {
     party.gate.kill();
     party.gate.start();
     ok(&party.toctoc("emil", "open emil -4"));
+}
+
+#[test]
+fn with_json_a_join_is_the_profile_or_who_waits_or_why_not() {
+    let party = Party::new();
+    let fingerprint = party.key("dora");
+    party.key("emil");
+    let line = party.invite("dora", &[]);
+    let join = |key: &str| -> (Option<i32>, Value) {
+        let mut command = party.join_command(&line, key);
+        let run = party.gate.net.client.space.run(command.arg("--json"));
+        let shown = String::from_utf8_lossy(&run.stdout);
+        schema::check("toctoc", &["join"], &shown);
+        (run.status.code(), serde_json::from_str(&shown).expect("JSON"))
+    };
+    let (code, waits) = join("dora");
+    assert_eq!((code, &waits[0]["pending"]), (Some(1), &true.into()), "{waits}");
+    assert_eq!(waits[0]["key"], fingerprint);
+    let (code, refused) = join("emil");
+    assert_eq!((code, &refused["result"]), (Some(1), &"fault".into()), "{refused}");
+    assert!(refused["what"].as_str().unwrap().contains("another key has used"), "{refused}");
+    ok(&party.gate.toctocd(&["client", "approve", "dora", &fingerprint]));
+    let (code, joined) = join("dora");
+    assert_eq!((code, &joined[0]["profile"]), (Some(0), &"dora".into()), "{joined}");
+    let list = ok(&party.gate.toctoc(&party.gate.net.client, &["list", "--json"]));
+    assert_eq!(joined, serde_json::from_str::<Value>(&list).expect("JSON"));
+    party.gate.toctocd(&["client", "revoke", "dora"]);
+    fs::remove_file(party.gate.path("home/toctoc/profiles/dora.toml")).unwrap();
+    let (code, silent) = join("dora");
+    assert_eq!((code, &silent["result"]), (Some(3), &"fault".into()), "{silent}");
 }
 
 #[test]

@@ -27,10 +27,15 @@ fn docs(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// docs/json.md.
+pub(crate) fn text() -> String {
+    docs("json.md")
+}
+
 /// The commands of docs/json.md, each with its schema: `toctocd client list`, `done.json`.
 pub(crate) fn commands() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for row in docs("json.md").lines().filter(|line| line.starts_with("| `")) {
+    for row in text().lines().filter(|line| line.starts_with("| `")) {
         let (commands, rest) = row.split_once(" | ").expect("two columns");
         let (_, link) = rest.split_once("(schemas/").expect("a link to a schema");
         let (file, _) = link.split_once(')').expect("a link");

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::client_user::{Gateway, User, identity, profile};
+use crate::schema;
 use nix::poll::{PollFd, PollFlags, poll};
 use toctoc::core::door::Step;
 use toctoc::core::knock::Status;
@@ -500,4 +501,43 @@ fn a_user_at_a_terminal_is_asked_if_the_profile_says_so_and_only_yes_sends() {
     let (ended, shown) = at_a_terminal(&user, silent, "", "y\n");
     assert!(!shown.contains("[y/N]"), "{shown}");
     assert_eq!((ended, take_hits(&door)), (3, [0, 0]));
+}
+
+#[test]
+fn with_json_every_command_about_the_users_own_files_prints_its_answer_alone() {
+    let gateway = Gateway::start(Some(Status::Granted));
+    let user = User::new();
+    user.write("laptop.toml", &profile(gateway.port).print(), 0o600);
+    let answer = |words: &str, code: i32| -> serde_json::Value {
+        let run = user.run(&format!("{words} --json"));
+        let shown = format!("{words}: {}", run.out);
+        schema::check("toctoc", &Vec::from_iter(words.split(' ')), &run.out);
+        assert_eq!(run.code, code, "{shown}");
+        serde_json::from_str(&run.out).expect("JSON")
+    };
+    let made = answer("keygen --no-passphrase --out other", 0);
+    assert_eq!((&made["file"], &made["public_file"]), (&"other".into(), &"other.pub".into()));
+    let public = std::fs::read_to_string(user.home.path().join("other.pub")).unwrap();
+    assert_eq!(made["line"], public.trim_end());
+    let again = answer("keygen --no-passphrase --out other", 2);
+    assert!(again["what"].as_str().unwrap().contains("exists already"), "{again}");
+    let imported = answer("import laptop.toml --name gate", 0);
+    assert_eq!((&imported[0]["profile"], imported.as_array().unwrap().len()), (&"gate".into(), 1));
+    assert_eq!(imported, answer("list", 0));
+    answer("import laptop.toml --name office", 0);
+    assert!(answer("default", 2)["what"].as_str().unwrap().contains("you have several"));
+    for words in ["default gate:web", "default"] {
+        let chosen = answer(words, 0);
+        let whole = serde_json::json!({ "profile": "gate", "service": "web" });
+        assert_eq!(chosen, whole, "{words}");
+    }
+    assert_eq!(answer("import laptop.toml --name gate --replace", 0)[0]["default"], true);
+    let lines = answer("ssh-config gate", 0);
+    assert!(lines["out"].as_str().unwrap().contains("ProxyCommand"), "{lines}");
+    assert!(lines["notes"][0].as_str().unwrap().contains("--install"), "{lines}");
+    assert_eq!(answer("remove office", 2)["remedy"], "toctoc remove office --yes");
+    let removed = answer("remove office --yes", 0);
+    assert!(removed["out"].as_str().unwrap().starts_with("removed "), "{removed}");
+    assert!(answer("remove office --yes", 2)["what"].as_str().unwrap().contains("office"));
+    assert_eq!(answer("probe gate", 0)["result"], "observed");
 }

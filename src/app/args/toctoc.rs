@@ -55,6 +55,9 @@ pub enum ToctocCommand {
         /// A profile's name. With a service, that is the profile's default one from now on.
         #[arg(value_name = "PROFILE[:SERVICE]", value_parser = target)]
         target: Option<Target>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Remove a profile, and what `toctoc ssh-config` wrote for it. The key stays.
     Remove {
@@ -63,6 +66,9 @@ pub enum ToctocCommand {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Print for each stanza of fwknop's .fwknoprc the commands that do the same.
     ///
@@ -78,6 +84,28 @@ pub enum ToctocCommand {
     },
     /// Hit a sequence of ports, as the `knock` of knockd does. It is sent in cleartext.
     Knock(KnockArgs),
+}
+
+impl ToctocCommand {
+    /// True if the answer is for a program.
+    pub fn wants_json(&self) -> bool {
+        match self {
+            ToctocCommand::Open(args) => args.json,
+            ToctocCommand::Close(args) => args.json,
+            ToctocCommand::SshConfig(args) => args.json,
+            ToctocCommand::Probe(args) => args.json,
+            ToctocCommand::Doctor(args) => args.json,
+            ToctocCommand::Audit(args) => args.json,
+            ToctocCommand::Join(args) => args.json,
+            ToctocCommand::Keygen(args) => args.json,
+            ToctocCommand::Import(args) => args.json,
+            ToctocCommand::List { json }
+            | ToctocCommand::Default { json, .. }
+            | ToctocCommand::Remove { json, .. }
+            | ToctocCommand::Convert { json, .. } => *json,
+            ToctocCommand::Connect(_) | ToctocCommand::Knock(_) => false,
+        }
+    }
 }
 
 const HELP: &str = "\
@@ -331,9 +359,12 @@ pub struct SshConfig {
     /// Write lines that ask the gateway which address it sees you come from: see `toctoc connect`.
     #[arg(long, conflicts_with = "remove")]
     pub ask_source: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 #[command(after_help = "\
 Examples:
   toctoc join
@@ -358,6 +389,9 @@ pub struct Join {
     /// If a key is made: do not ask for a passphrase. Everyone who gets the file can knock as you.
     #[arg(long)]
     pub no_passphrase: bool,
+    /// Print a JSON list of the new profile, and ask nothing about ssh.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -372,6 +406,9 @@ pub struct Keygen {
     /// Do not ask for a passphrase: everyone who gets the file can knock as you.
     #[arg(long)]
     pub no_passphrase: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -391,4 +428,7 @@ pub struct Import {
     /// Replace a profile of that name.
     #[arg(long)]
     pub replace: bool,
+    /// Print a JSON list of the new profile.
+    #[arg(long)]
+    pub json: bool,
 }

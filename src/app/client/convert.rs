@@ -10,9 +10,7 @@ use crate::core::types::Fault;
 use crate::edge::files::{self, FileCheck};
 
 /// Error: the file cannot be read.
-pub(super) fn show(
-    home: Option<&Path>, file: Option<&Path>, as_json: bool,
-) -> Result<CommandOutput, Fault> {
+pub(super) fn show(home: Option<&Path>, file: Option<&Path>) -> Result<CommandOutput, Fault> {
     let path = match (file, home) {
         (Some(path), _) => path.to_owned(),
         (None, Some(home)) => home.join(".fwknoprc"),
@@ -22,10 +20,8 @@ pub(super) fn show(
     let path = path.display().to_string();
     let converted = convert(&path, &text);
     let ConvertedClient { stanzas, left_out, notes } = &converted;
-    let mut output = match as_json {
-        true => CommandOutput::data(format!("{:#}\n", value(&converted))),
-        false => CommandOutput::out(stanzas.iter().map(stanza_text).collect()),
-    };
+    let mut output = CommandOutput::out(stanzas.iter().map(stanza_text).collect());
+    output.value = Some(value(&converted));
     for (kind, lines) in [("left out", left_out), ("note", notes)] {
         for line in lines {
             output.err += &format!("{kind}: {line}\n");

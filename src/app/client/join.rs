@@ -46,7 +46,7 @@ pub(super) const SEEN: &str = "warning: a line on a command line stands in the s
 
 /// The key that is made for somebody who has none.
 pub(super) fn new_key(no_passphrase: bool) -> Keygen {
-    Keygen { out: None, comment: "toctoc".to_owned(), no_passphrase }
+    Keygen { out: None, comment: "toctoc".to_owned(), no_passphrase, json: false }
 }
 
 /// Somebody who joins: the invitation, and all that the answer makes a profile of.

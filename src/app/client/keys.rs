@@ -1,21 +1,21 @@
-//! The client's own files: finding, making, importing and listing profiles and private keys.
+//! The client's own files: finding and making profiles and private keys.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::signer::{HeldProfile, has_key};
-use crate::app::args::toctoc::{Import, Keygen};
-use crate::app::output::{CommandOutput, service_list};
-use crate::app::paths::{UserPaths, is_profile_name, profile_name_of};
+use super::signer::HeldProfile;
+use crate::app::args::toctoc::Keygen;
+use crate::app::output::CommandOutput;
+use crate::app::paths::{UserPaths, is_profile_name};
 use crate::core::diagnostic::printable;
 use crate::core::types::Fault;
 use crate::edge::files::{self, FileCheck};
 use crate::edge::{entropy, terminal};
 use crate::keys::identity::Identity;
 use crate::keys::profile::Profile;
-use crate::keys::public::show_fingerprint;
 
 /// The most that standard input may hold for `import`, in bytes.
 const LONGEST_PROFILE: usize = 1 << 16;
@@ -96,11 +96,11 @@ fn make_at(
     let line = format!("{} {}\n", identity.public().line(), args.comment);
     files::create(path, identity.print(&args.comment, lock)?.as_bytes(), 0o600)?;
     files::create(public_path, line.as_bytes(), 0o644)?;
-    Ok(CommandOutput::data(format!(
-        "made {} and {}\ngive this line to the gateway's admin:\n{line}",
-        path.display(),
-        public_path.display()
-    )))
+    let (path, public_path) = (path.display().to_string(), public_path.display().to_string());
+    let text =
+        format!("made {path} and {public_path}\ngive this line to the gateway's admin:\n{line}");
+    let value = json!({ "file": path, "public_file": public_path, "line": line.trim_end() });
+    Ok(CommandOutput { value: Some(value), ..CommandOutput::data(text) })
 }
 
 fn new_passphrase() -> Result<Zeroizing<String>, Fault> {
@@ -117,67 +117,10 @@ fn ask_new(question: &str) -> Result<Zeroizing<String>, Fault> {
         .map_err(|fault| Fault::new(fault.what, "run it in a terminal, or with --no-passphrase"))
 }
 
-/// `toctoc import`.
-pub(super) fn import(
-    paths: &UserPaths, args: &Import, standard_input: &mut dyn Read,
-) -> Result<CommandOutput, Fault> {
-    let piped = args.file == Path::new("-");
-    let (label, text) = match piped {
-        true => ("standard input".to_owned(), read_from(standard_input, "the profile")?),
-        false => (args.file.display().to_string(), files::read(&args.file, FileCheck::Trusted)?),
-    };
-    let profile = Profile::parse(&label, &text)?;
-    let name = match (&args.name, profile.addresses.first()) {
-        (Some(name), _) => name.clone(),
-        (None, Some(host)) => profile_name_of(host),
-        (None, None) => String::new(),
-    };
-    if !is_profile_name(&name) {
-        return Err(Fault::new(
-            format!("`{}` cannot be the name of a profile", printable(&name)),
-            "choose one with --name, of letters, digits, and . _ - (not first)",
-        ));
-    }
-    let directory = paths.profiles()?;
-    files::make_directory(&directory, 0o700)?;
-    let path = directory.join(format!("{name}.toml"));
-    if args.replace {
-        files::replace(&path, text.as_bytes(), 0o600)?;
-    } else if let Err(fault) = files::create(&path, text.as_bytes(), 0o600) {
-        let remedy = "choose another name with --name, or replace the old one with --replace";
-        return Err(Fault::new(fault.what, remedy));
-    }
-    let services = service_list(&profile.services);
-    let example = match profile.usual_service() {
-        Some(service) => format!(" {service}"),
-        None => String::new(),
-    };
-    let mut output = CommandOutput::out(format!(
-        "imported as {name}: opens {services}\n  toctoc open {name}{example}\n  \
-         toctoc ssh-config {name} --install   # then: ssh {name}\n"
-    ));
-    if !piped {
-        let file = args.file.display();
-        if let Some(mode) = files::readable_by_others(&args.file) {
-            output.err += &format!(
-                "{file}: others could read its secrets (mode {mode:04o}): chmod 600 {file}\n"
-            );
-        }
-        output.err += &format!("{file} contains the same secrets: remove it\n");
-    }
-    let held = HeldProfile { name, profile, path };
-    if !has_key(paths, &held) {
-        output.err += &format!(
-            "its private key ({}) is neither in the ssh-agent nor in the usual files\n  `ssh-add` \
-             it, use --identity, or write identity = \"...\" into {}\n",
-            show_fingerprint(&held.profile.key.fingerprint()),
-            held.path.display()
-        );
-    }
-    Ok(output)
-}
-
-fn read_from(standard_input: &mut dyn Read, what: &str) -> Result<Zeroizing<String>, Fault> {
+/// A secret from this input; `what` names it.
+pub(super) fn read_from(
+    standard_input: &mut dyn Read, what: &str,
+) -> Result<Zeroizing<String>, Fault> {
     // Room for all of it at once: a string that grows leaves copies of secrets behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_PROFILE));
     match standard_input.take(LONGEST_PROFILE as u64).read_to_end(&mut bytes) {

@@ -137,8 +137,10 @@ pub(super) fn set_default(
     let Some(Target { profile: name, service }) = target else {
         let held = held(paths, &default_name(paths)?)?;
         let service = held.profile.usual_service();
+        let value = Some(default_json(&held.name, service));
         let service = service.map(|service| format!(":{service}")).unwrap_or_default();
-        return Ok(CommandOutput::out(format!("{}{service}\n", held.name)));
+        let output = CommandOutput::out(format!("{}{service}\n", held.name));
+        return Ok(CommandOutput { value, ..output });
     };
     if !is_profile_name(name) {
         return Err(Fault::new(
@@ -156,7 +158,12 @@ pub(super) fn set_default(
         err = unlisted_text(&held, *service);
     }
     files::replace(&paths.default_profile()?, format!("{line}\n").as_bytes(), 0o600)?;
-    Ok(CommandOutput { err, ..CommandOutput::out(said + "\n") })
+    let value = Some(default_json(name, service.or(held.profile.usual_service())));
+    Ok(CommandOutput { err, value, ..CommandOutput::out(said + "\n") })
+}
+
+fn default_json(profile: &str, service: Option<ServiceName>) -> Value {
+    json!({ "profile": profile, "service": service.as_ref().map(ServiceName::as_str) })
 }
 
 /// A note about a service that the profile does not list: the gateway may have got it since.
@@ -238,12 +245,9 @@ pub(super) fn end_text(profile: &Profile, left: i64) -> String {
 }
 
 /// `toctoc list`.
-pub(super) fn show(paths: &UserPaths, as_json: bool) -> Result<CommandOutput, Fault> {
+pub(super) fn show(paths: &UserPaths) -> Result<CommandOutput, Fault> {
     let names = names(paths)?;
-    let default = match default_name(paths) {
-        Ok(name) if names.len() > 1 => Some(name),
-        _ => None,
-    };
+    let default = default_of(paths, &names);
     let mut text = String::new();
     let mut errors = String::new();
     let mut objects = Vec::new();
@@ -256,9 +260,7 @@ pub(super) fn show(paths: &UserPaths, as_json: bool) -> Result<CommandOutput, Fa
             }
             Err(fault) => {
                 errors += &format!("{fault}\n");
-                objects.push(json!({
-                    "profile": name, "what": fault.what, "remedy": fault.remedy
-                }));
+                objects.push(broken_json(name, &fault));
             }
         }
     }
@@ -271,16 +273,32 @@ pub(super) fn show(paths: &UserPaths, as_json: bool) -> Result<CommandOutput, Fa
             }
             // Gone meanwhile.
             Ok(None) => {}
-            Err(fault) => errors += &format!("{fault}\n"),
+            Err(fault) => {
+                errors += &format!("{fault}\n");
+                objects.push(broken_json(name, &fault));
+            }
         }
     }
-    if as_json {
-        errors.clear();
-        text = format!("{:#}\n", Value::from(objects));
-    } else if names.is_empty() && waiting.is_empty() {
+    if names.is_empty() && waiting.is_empty() {
         text = format!("no profiles; {}\n", keys::NO_PROFILE);
     }
-    Ok(CommandOutput { err: errors, is_data: as_json, ..CommandOutput::out(text) })
+    let value = Some(Value::from(objects));
+    Ok(CommandOutput { err: errors, value, ..CommandOutput::out(text) })
+}
+
+/// The default among several profiles.
+fn default_of(paths: &UserPaths, names: &[String]) -> Option<String> {
+    default_name(paths).ok().filter(|_| names.len() > 1)
+}
+
+/// The list of this one profile, as `toctoc list --json` has it.
+pub(super) fn json_of(paths: &UserPaths, held: &HeldProfile) -> Result<Value, Fault> {
+    let default = default_of(paths, &names(paths)?);
+    Ok(json!([profile_json(held, default.as_ref() == Some(&held.name))]))
+}
+
+fn broken_json(name: &str, fault: &Fault) -> Value {
+    json!({ "profile": name, "what": fault.what, "remedy": fault.remedy })
 }
 
 fn profile_text(held: &HeldProfile, is_default: bool) -> String {

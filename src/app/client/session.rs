@@ -127,8 +127,7 @@ impl Session {
     /// Enrols the user's key by the line of an invitation.
     /// Error: nothing was sent.
     pub fn join(&self, line: &str) -> Result<Joined, Fault> {
-        let args =
-            Join { line: None, identity: None, name: None, no_wait: true, no_passphrase: false };
+        let args = Join { no_wait: true, ..Join::default() };
         self.ask(Joiner::new(&self.paths, &args, line)?)
     }
 

@@ -11,24 +11,59 @@ use toctoc::app::args::{toctoc as client, toctocd as gateway};
 
 use crate::schema;
 
-/// The commands below `command` that do something and take `--json`.
-fn leaves(command: &Command, words: &str, takes_json: bool, found: &mut BTreeSet<String>) {
-    let words = format!("{words} {}", command.get_name()).trim_start().to_owned();
-    let takes_json =
-        takes_json || command.get_arguments().any(|argument| argument.get_long() == Some("json"));
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        leaves(sub, &words, takes_json, found);
+/// Commands without `--json`, each with the reason.
+const WITHOUT: [(&str, &str); 2] = [
+    ("toctoc connect", "its standard output is the connection"),
+    ("toctoc knock", "it answers with an exit code alone, as knock does"),
+];
+
+/// The commands below `command` that do something, and those of them that take `--json`.
+#[derive(Default)]
+struct Leaves {
+    all: BTreeSet<String>,
+    with_json: BTreeSet<String>,
+}
+
+impl Leaves {
+    fn of_both_programs() -> Leaves {
+        let mut leaves = Leaves::default();
+        leaves.add(&client::ToctocCommand::command(), "", false);
+        leaves.add(&gateway::ToctocdArgs::command(), "", false);
+        leaves
     }
-    if !command.has_subcommands() && takes_json {
-        found.insert(words);
+
+    fn add(&mut self, command: &Command, words: &str, takes_json: bool) {
+        let words = format!("{words} {}", command.get_name()).trim_start().to_owned();
+        let has_option =
+            command.get_arguments().any(|argument| argument.get_long() == Some("json"));
+        let takes_json = takes_json || has_option;
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+            self.add(sub, &words, takes_json);
+        }
+        if !command.has_subcommands() {
+            if takes_json {
+                self.with_json.insert(words.clone());
+            }
+            self.all.insert(words);
+        }
+    }
+}
+
+#[test]
+fn every_command_takes_json_or_has_a_reason_not_to() {
+    let leaves = Leaves::of_both_programs();
+    assert!(leaves.all.len() > 40, "found only {:?}", leaves.all);
+    let without: BTreeSet<String> = leaves.all.difference(&leaves.with_json).cloned().collect();
+    assert_eq!(without, WITHOUT.map(|(command, _)| command.to_owned()).into());
+    let says = schema::text();
+    for (command, _) in WITHOUT {
+        assert!(says.contains(&format!("`{command}`")), "docs/json.md does not name {command}");
     }
 }
 
 #[test]
 fn every_command_with_json_has_a_schema_and_every_schema_a_command() {
-    let mut commands = BTreeSet::new();
-    leaves(&client::ToctocCommand::command(), "", false, &mut commands);
-    leaves(&gateway::ToctocdArgs::command(), "", false, &mut commands);
+    let commands = Leaves::of_both_programs().with_json;
     assert!(commands.len() > 20, "found only {commands:?}");
     let listed: BTreeSet<String> = schema::commands().into_iter().map(|(name, _)| name).collect();
     assert_eq!(
