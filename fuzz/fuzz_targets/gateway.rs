@@ -489,8 +489,8 @@ impl World {
             let latest = self.replay.latest(self.now);
             let ends = |live: &&ActiveGrant| self.policy.must_end(latest, live) == Some(ending);
             let over: Vec<_> = self.grants.list().filter(ends).map(|live| live.key).collect();
-            self.journal.extend(Grants::endings(&over));
-            self.grants.end(self.now, &over, ending);
+            let (_, records) = self.grants.end(self.now, &over, ending);
+            self.journal.extend(records);
         }
         self.engine = engine(self.now, self.enrolled, &self.joins);
         self.handed_day = self.now.wall.day();

@@ -134,6 +134,18 @@ impl ActiveGrant {
         }
     }
 
+    /// True if connections that go on after it ended in this way may still have to be cut: by a
+    /// revocation, or on an admin's word.
+    pub(super) fn is_remembered(&self, how: GrantEnd) -> bool {
+        let may_be_cut = match how {
+            GrantEnd::Closed | GrantEnd::Changed => self.cut != DisconnectPolicy::Never,
+            GrantEnd::Stopped => true,
+            // Nobody is left to be revoked.
+            GrantEnd::Revoked | GrantEnd::Cut => false,
+        };
+        may_be_cut && self.place().is_none()
+    }
+
     /// The same grant after a restart or a jump of the clock at `now`, by whichever clock leaves it
     /// less. `None` if it is over, or if it began after `now`: then the clock was set back, and
     /// nobody can know how much time is left.

@@ -143,8 +143,11 @@ impl Grants {
 
     /// Ends these grants and, where their services say so, the connections that came in under
     /// them, also under a grant that is already over. A neighbour's grants stay, and on a close
-    /// their connections too.
-    pub fn end(&mut self, now: Now, keys: &[GrantKey], how: GrantEnd) -> Vec<Change> {
+    /// their connections too. Where connections go on that may still have to be cut, the grants are
+    /// remembered as past ones. Returns the records of all that too.
+    pub fn end(
+        &mut self, now: Now, keys: &[GrantKey], how: GrantEnd,
+    ) -> (Vec<Change>, Vec<Record>) {
         let mut ended = Vec::new();
         let mut over = Vec::new();
         for key in keys {
@@ -164,32 +167,33 @@ impl Grants {
             let fit = self.fit_after(&element, newest, how);
             changes.extend(self.settle(now, element, fit));
         }
-        changes.extend(self.cuts(ended.iter().chain(&over), how));
-        changes
+        let cuts = self.cuts(ended.iter().chain(&over), how);
+        over.extend(ended.iter().map(|grant| grant.over(now)));
+        let mut records = Self::endings(keys);
+        for grant in over {
+            let cut = grant.element().map(|element| Change::Cut { element });
+            if grant.is_remembered(how) && !cuts.iter().any(|change| Some(*change) == cut) {
+                self.past.insert(grant);
+                records.push(Record::Granted(grant));
+            }
+        }
+        changes.extend(cuts);
+        (changes, records)
     }
 
-    /// Ends these grants on an admin's word. With `cut` their connections end too, also under a
-    /// grant that is already over. Without, the gateway remembers those grants under which
-    /// connections go on, so that a later cut finds them. Returns the records too.
-    pub fn stop(&mut self, now: Now, keys: &[GrantKey], cut: bool) -> (Vec<Change>, Vec<Record>) {
-        let how = if cut { GrantEnd::Cut } else { GrantEnd::Stopped };
-        let mut ended: BTreeMap<GrantKey, ActiveGrant> = BTreeMap::new();
-        for key in keys {
-            ended.extend(self.live.get(key).map(|grant| (*key, grant.over(now))));
-        }
-        let changes = self.end(now, keys, how);
+    /// The records by which these grants end on a close, to be stored before [`Grants::end`]: as if
+    /// no connection was cut.
+    pub(in crate::core) fn closings(&self, now: Now, keys: &[GrantKey]) -> Vec<Record> {
         let mut records = Vec::new();
         for key in keys {
-            let over = ended.get(key).filter(|over| !over.is_cut(how) && over.element().is_some());
-            records.push(match over {
-                Some(over) => {
-                    self.past.insert(*over);
-                    Record::Granted(*over)
+            records.push(match self.live.get(key) {
+                Some(grant) if grant.is_remembered(GrantEnd::Closed) => {
+                    Record::Granted(grant.over(now))
                 }
-                None => Record::Ended(*key),
+                _ => Record::Ended(*key),
             });
         }
-        (changes, records)
+        records
     }
 
     /// The change to an element that other grants still need, after the end of grants of which the

@@ -417,7 +417,7 @@ impl Policy {
             Err(refusal) => return refused(fresh, refusal),
         };
         if kind == KnockKind::Close {
-            return Decision::Close(close(fresh, grants));
+            return Decision::Close(close(now, fresh, grants));
         }
         match self.grant(now, latest, client, service, &asked, grants) {
             Ok(grant) => {
@@ -508,14 +508,15 @@ fn reply(fresh: Fresh, status: Status, reject: Option<Reject>) -> Decision {
 
 /// The end of the sender's grants for the service; only of those for one address or from one
 /// source port if the knock names one.
-fn close(fresh: Fresh, grants: &Grants) -> Closing {
+fn close(now: Now, fresh: Fresh, grants: &Grants) -> Closing {
     let holder = Holder::Client(fresh.authentic.client());
     let request = fresh.authentic.request();
     let keys = grants.keys_to_close(holder, request.service, |key| {
         request.address.is_none_or(|address| key.span.of(address) == key.source)
             && (request.source_port == 0 || request.source_port == key.source_port)
     });
-    Closing::new(fresh, keys)
+    let closings = grants.closings(now, &keys);
+    Closing::new(fresh, keys, closings)
 }
 
 /// The longest grant that this client may have, if it begins at `opened`; or why it has none then.

@@ -86,8 +86,12 @@ fn connections_outlive_a_revocation_unless_the_service_says_otherwise() {
     let (gate, _tcp, _udp) = gate("never");
     let anna = gate.enrol("anna", "ssh,dns");
     let mut kept = sessions(&gate, &anna, &gate.net.client);
+    // One more, under a grant that is live.
+    anna.must_open(&gate.net.client, "ssh", 0);
+    let mut live = gate.net.client.connect(gate.port(0, SSH), LONG).expect("granted");
     gate.revoke("anna");
     assert_eq!(alive(&mut kept, LONG), 4);
+    assert!(echoes(&mut live, LONG) && gate.nothing_is_open());
 }
 
 #[test]
@@ -142,6 +146,24 @@ fn a_revocation_cuts_a_connection_under_a_live_grant() {
     gate.revoke("anna");
     assert!(!echoes(&mut stream, SHORT), "the connection is still alive");
     assert!(!gate.net.client.tcp_reaches(to, SHORT));
+}
+
+#[test]
+fn a_revocation_cuts_what_went_on_after_the_client_closed_its_grant() {
+    let (mut gate, _tcp, _udp) = gate("revoke");
+    let anna = gate.enrol("anna", "ssh");
+    let (from, to) = (gate.net.client.ips()[0], gate.net.gateway_ips()[0]);
+    anna.must_open(&gate.net.client, "ssh", 0);
+    let mut stream = gate.net.client.connect(gate.port(0, SSH), LONG).expect("granted");
+    let close = Request { kind: KnockKind::Close, ..anna.request("ssh", from) };
+    let status = anna.seal(&close).send_for_status(&gate.net.client, to);
+    assert_eq!(status, Some(Status::Closed));
+    assert!(echoes(&mut stream, LONG), "it goes on");
+    gate.kill();
+    gate.start();
+    assert!(echoes(&mut stream, LONG) && gate.nothing_is_open());
+    gate.revoke("anna");
+    assert!(!echoes(&mut stream, SHORT), "alive after the revocation");
 }
 
 /// The sources of grants in the journal. Expired ones stay while a connection may have to be cut.

@@ -9,7 +9,7 @@ use super::Gatekeeper;
 use super::review::Walk;
 use crate::app::admin::CloseDone;
 use crate::core::event::EventKind;
-use crate::core::grants::{ActiveGrant, Change, GrantKey};
+use crate::core::grants::{ActiveGrant, Change, GrantEnd, GrantKey};
 use crate::core::prefix::Prefix;
 use crate::core::types::{Fault, Now, ServiceName, Source};
 use crate::edge::control::{ControlRequest, SessionId};
@@ -183,7 +183,8 @@ impl Gatekeeper {
         if keys.is_empty() {
             return;
         }
-        let (changes, records) = self.grants.stop(now, &keys, order.cut);
+        let how = if order.cut { GrantEnd::Cut } else { GrantEnd::Stopped };
+        let (changes, records) = self.grants.end(now, &keys, how);
         if let Err(fault) = self.apply(now, &changes) {
             let text = format!("the firewall refused a change: {fault}");
             self.out.log(EventKind::Guard, text);

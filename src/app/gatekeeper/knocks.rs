@@ -50,7 +50,8 @@ impl Gatekeeper {
             match self.decide(now, knock) {
                 Ok(decision) => decided.push(Decided { ticket, decision }),
                 Err(reject) => {
-                    self.activity.rejected(now, client, source, reject);
+                    let name = self.in_force.client_name(client);
+                    self.activity.rejected(now, client, name, source, reject);
                     self.silence(listener, ticket, reject, reject == Reject::Replayed);
                 }
             }
@@ -190,8 +191,12 @@ impl Gatekeeper {
                 PendingVerdict { ticket, reply, element, cuts: false }
             }
             Committed::Close(keys, how, reply) => {
-                let mine = self.grants.end(now, &keys, how);
+                let (mine, records) = self.grants.end(now, &keys, how);
                 let cuts = mine.iter().any(|change| matches!(change, Change::Cut { .. }));
+                if cuts {
+                    // The commit remembers grants whose connections might have gone on.
+                    self.journal.defer(&records);
+                }
                 changes.extend(mine);
                 PendingVerdict { ticket, reply, element: None, cuts }
             }
@@ -259,7 +264,7 @@ impl Gatekeeper {
         &mut self, now: Now, listener: ListenerId, ticket: u64, reply: &Reply,
     ) {
         self.ends.answered(reply);
-        self.activity.answered(now, reply);
+        self.activity.answered(now, self.in_force.client_name(reply.client), reply);
         let receipt = self.receipt(now, reply);
         let spent = reply.status != Status::Address;
         self.out.send(listener, ToListener::Verdict { ticket, spent, receipt });

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Gatekeeper;
 use crate::core::clients::ClientTable;
-use crate::core::grants::{ActiveGrant, GrantEnd, GrantKey, Grants, Holder};
+use crate::core::grants::{ActiveGrant, GrantEnd, GrantKey, Holder};
 use crate::core::types::{Boot, ClientId, Now, ServiceName};
 
 /// The most grants that one turn looks at.
@@ -170,10 +170,10 @@ impl Gatekeeper {
         if all.is_empty() {
             return;
         }
-        let changes = self.grants.end(now, &all, how);
+        let (changes, records) = self.grants.end(now, &all, how);
         self.change_firewall(now, &changes);
         // Deferring is safe: the grants have ended, even if the record is lost.
-        self.journal.defer(&Grants::endings(&all));
+        self.journal.defer(&records);
         for key in active {
             let holder = self.former_holder(key.holder);
             let (service, who) = (key.service, key.who());

@@ -87,9 +87,9 @@ fn closing_ends_only_the_senders_grant_and_the_element_shrinks_to_the_next_longe
     let (long, short) = (live(1, GrantKind::Time, START, 600), live(2, GrantKind::Time, START, 60));
     open(&mut grants, long);
     open(&mut grants, short);
-    assert_eq!(grants.end(at(10), &[long.key], GrantEnd::Closed), set(GrantKind::Time, 50));
-    assert_eq!(grants.end(at(20), &[short.key], GrantEnd::Closed), remove(GrantKind::Time));
-    assert_eq!(grants.end(at(20), &[short.key], GrantEnd::Closed), [], "twice is once");
+    assert_eq!(grants.end(at(10), &[long.key], GrantEnd::Closed).0, set(GrantKind::Time, 50));
+    assert_eq!(grants.end(at(20), &[short.key], GrantEnd::Closed).0, remove(GrantKind::Time));
+    assert_eq!(grants.end(at(20), &[short.key], GrantEnd::Closed).0, [], "twice is once");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_one_connection_element_is_never_armed_anew_by_a_neighbours_closing() {
     assert_eq!(open(&mut grants, long), set(GrantKind::Once, 600), "an opening does arm it");
     let shorter = vec![Change::Shorten { element: element(GrantKind::Once), millis: 50_000 }];
     assert_eq!(
-        grants.end(at(10), &[long.key], GrantEnd::Closed),
+        grants.end(at(10), &[long.key], GrantEnd::Closed).0,
         shorter,
         "it may be spent, and does not outlast its grant"
     );
@@ -114,7 +114,7 @@ fn a_revoked_clients_one_connection_element_goes_even_if_a_neighbour_holds_it_to
         (live(1, GrantKind::Once, START, 600), live(2, GrantKind::Once, START, 60));
     open(&mut grants, thief);
     open(&mut grants, neighbour);
-    assert_eq!(grants.end(at(10), &[thief.key], GrantEnd::Revoked), remove(GrantKind::Once));
+    assert_eq!(grants.end(at(10), &[thief.key], GrantEnd::Revoked).0, remove(GrantKind::Once));
     assert_eq!(grants.expire(at(60)), []);
 }
 
@@ -126,7 +126,7 @@ fn a_neighbour_who_armed_a_one_connection_element_last_keeps_it_when_the_other_i
     open(&mut grants, thief);
     open(&mut grants, neighbour);
     let shorter = vec![Change::Shorten { element: element(GrantKind::Once), millis: 51_000 }];
-    assert_eq!(grants.end(at(10), &[thief.key], GrantEnd::Revoked), shorter);
+    assert_eq!(grants.end(at(10), &[thief.key], GrantEnd::Revoked).0, shorter);
 }
 
 fn cutting(client: u8, opened: Now, cut: DisconnectPolicy) -> ActiveGrant {
@@ -151,7 +151,7 @@ fn connections_are_cut_with_a_grant_as_its_service_says_even_long_after_it() {
                 if over {
                     grants.expire(at(60));
                 }
-                let changes = grants.end(at(if over { 61 } else { 10 }), &[live.key], how);
+                let (changes, _) = grants.end(at(if over { 61 } else { 10 }), &[live.key], how);
                 assert_eq!(
                     changes.iter().filter(|change| **change == cut).count(),
                     cuts,
@@ -183,10 +183,62 @@ fn a_close_cuts_no_neighbours_connection_and_a_revocation_cuts_whoever_else_uses
     };
     for over in [false, true] {
         let (mut grants, mine) = open_both(over);
-        assert_eq!(cuts(grants.end(at(1), &[mine.key], GrantEnd::Closed)), 0);
+        assert_eq!(cuts(grants.end(at(1), &[mine.key], GrantEnd::Closed).0), 0);
         let (mut grants, mine) = open_both(over);
-        assert_eq!(cuts(grants.end(at(1), &[mine.key], GrantEnd::Revoked)), 1);
+        assert_eq!(cuts(grants.end(at(1), &[mine.key], GrantEnd::Revoked).0), 1);
     }
+}
+
+#[test]
+fn a_grant_whose_connections_go_on_is_remembered_until_nothing_can_cut_them_any_more() {
+    use DisconnectPolicy::{Closed, Never, Revoked};
+    use GrantEnd as End;
+    for (how, says, is_kept) in [
+        (End::Closed, Never, false),
+        (End::Closed, Revoked, true),
+        (End::Closed, Closed, false),
+        (End::Changed, Never, false),
+        (End::Changed, Revoked, true),
+        (End::Changed, Closed, true),
+        (End::Stopped, Never, true),
+        (End::Stopped, Revoked, true),
+        (End::Stopped, Closed, false),
+        (End::Revoked, Never, false),
+        (End::Revoked, Revoked, false),
+        (End::Cut, Never, false),
+    ] {
+        let mut grants = Grants::default();
+        let live = cutting(1, START, says);
+        open(&mut grants, live);
+        let closings = grants.closings(at(10), &[live.key]);
+        let (_, ended) = grants.end(at(10), &[live.key], how);
+        let over = ActiveGrant { seconds: 10, ..live };
+        let kept: Vec<ActiveGrant> = grants.past_after(None).copied().collect();
+        assert_eq!(kept, if is_kept { vec![over] } else { vec![] }, "{how:?} {says:?}");
+        // On disk it is the same, and it does not come back to life.
+        let after = |ended: &[Record]| {
+            let records = [&[Record::Granted(live)], ended].concat();
+            let restored = Grants::restore(at(11), &Ledger::of(&records));
+            assert_eq!(restored.list().count(), 0, "{how:?} {says:?}");
+            restored.past_after(None).count()
+        };
+        let kept = if says == Never { 0 } else { kept.len() };
+        assert_eq!(after(&ended), kept, "{how:?} {says:?}");
+        if how == End::Closed {
+            // What is stored before a close cannot know whether connections will be cut.
+            assert_eq!(after(&closings), usize::from(says != Never), "{says:?}");
+            assert_eq!(after(&[closings, ended].concat()), kept, "{says:?}");
+        }
+    }
+    // A close that must not cut, because of a neighbour, leaves them to a revocation.
+    let mut grants = Grants::default();
+    let [mine, theirs] = [1, 2].map(|client| cutting(client, START, Closed));
+    open(&mut grants, mine);
+    open(&mut grants, theirs);
+    let cut = Change::Cut { element: element(GrantKind::Time) };
+    assert!(!grants.end(at(1), &[mine.key], End::Closed).0.contains(&cut));
+    assert!(!grants.end(at(2), &[mine.key], End::Closed).0.contains(&cut), "closed again");
+    assert!(grants.end(at(3), &[mine.key], End::Revoked).0.contains(&cut));
 }
 
 #[test]

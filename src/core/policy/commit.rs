@@ -70,10 +70,11 @@ pub struct Closing {
 }
 
 impl Closing {
-    pub(super) fn new(fresh: Fresh, keys: Vec<GrantKey>) -> Closing {
+    /// `closings`: the records of the end of these grants.
+    pub(super) fn new(fresh: Fresh, keys: Vec<GrantKey>, closings: Vec<Record>) -> Closing {
         let reply = Reply::new(&fresh.authentic, Status::Closed, None);
         let mut records = fresh.records;
-        records.extend(keys.iter().copied().map(Record::Ended));
+        records.extend(closings);
         Closing { records, keys, reply }
     }
 }

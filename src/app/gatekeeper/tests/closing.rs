@@ -1,12 +1,15 @@
 //! Grants that an admin ends: which ones, for good, and what goes on.
 
+use std::sync::Arc;
+
 use super::people::Person::{self, Anna, Bert};
 use super::people::at;
 use super::world::{SIDE, World};
 use crate::app::admin::CloseDone;
 use crate::app::gatekeeper::events::Lane;
 use crate::core::grants::Flow;
-use crate::core::knock::Status;
+use crate::core::knock::{KnockKind, Request, Status};
+use crate::core::limits::Limits;
 use crate::core::openings::CommandEnd;
 use crate::core::service::DisconnectPolicy;
 use crate::core::types::{Port, Proto, SECOND, Source};
@@ -168,22 +171,46 @@ fn with_cut_a_grant_and_its_connections_end_at_once_and_nobody_elses() {
     assert!(!world.lets_in(Anna, 22) && world.lets_in(Bert, 22));
 }
 
+/// Ends Anna's grant for ssh, whose connections go on.
+type Ending = fn(&mut World);
+
 #[test]
 fn a_revocation_still_cuts_what_goes_on_after_a_grant_was_ended() {
-    let mut world = World::new();
-    connect(&mut world, Anna);
-    close(&mut world, &[("client", "anna")], false);
-    assert_eq!(connections(&world), 1);
-    for restarts in [false, true] {
-        if restarts {
-            world.restart(false);
+    let endings: [(&str, Ending); 3] = [
+        ("an admin", |world| {
+            close(world, &[("client", "anna")], false);
+        }),
+        ("herself", |world| {
+            let request = Anna.request("ssh", world.second());
+            let close = Request { kind: KnockKind::Close, ..request };
+            let ticket = world.hand(Anna, &close);
+            world.settle();
+            assert_eq!(world.status(ticket), Some(Status::Closed));
+        }),
+        ("shorter grants", |world| {
+            let limits = Limits { max_seconds: Some(5), ..Limits::default() };
+            world.files.limits.insert(Anna, Arc::new(limits));
+            world.ask(ControlRequest::Reload);
+            world.settle();
+        }),
+    ];
+    for (by, end) in endings {
+        for restarts in [false, true] {
+            let mut world = World::new();
+            connect(&mut world, Anna);
+            world.advance(SECOND);
+            end(&mut world);
+            assert_eq!(connections(&world), 1, "{by}");
+            if restarts {
+                world.restart(true);
+            }
+            assert!(!world.lets_in(Anna, 22), "{by}");
+            world.files.enrolled = vec![Bert];
+            world.ask(ControlRequest::Reload);
+            world.settle();
+            assert_eq!(connections(&world), 0, "the right is gone, so the connection is too: {by}");
         }
-        assert!(!world.lets_in(Anna, 22));
     }
-    world.files.enrolled = vec![Bert];
-    world.ask(ControlRequest::Reload);
-    world.settle();
-    assert_eq!(connections(&world), 0, "the right is gone, so the connection is too");
 }
 
 #[test]

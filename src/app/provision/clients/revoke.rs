@@ -96,7 +96,7 @@ fn open_connections(settings: &Settings) -> String {
     match kept.as_slice() {
         [] => "the connections that it had open are cut".to_owned(),
         kept => format!(
-            "connections that it has open to {} go on until they end: `cut` in toctocd.toml(5)",
+            "connections that it may have to {} go on until they end: `cut` in toctocd.toml(5)",
             kept.join(", ")
         ),
     }
@@ -148,7 +148,7 @@ fn end_grants(settings: &Settings, gone: &BTreeSet<ClientId>) -> Result<String, 
     };
     let stored: Vec<ActiveGrant> = ledger.grants().filter(is_gone).copied().collect();
     let keys: Vec<GrantKey> = stored.iter().map(|grant| grant.key).collect();
-    let mut changes = grants.end(now, &keys, GrantEnd::Revoked);
+    let (mut changes, _) = grants.end(now, &keys, GrantEnd::Revoked);
     let mut held = BTreeSet::new();
     held.extend(grants.list().filter_map(ActiveGrant::element));
     // One that is over by our clocks, which may be wrong, may be open in the kernel.

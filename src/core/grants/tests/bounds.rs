@@ -47,7 +47,7 @@ fn no_element_is_ever_set_without_a_timeout_which_would_be_for_ever() {
     open(&mut grants, over);
     assert_eq!(expected(&grants, at(60)), [], "its very end has come, and nobody has looked yet");
     open(&mut grants, longer);
-    assert_eq!(grants.end(at(60), &[longer.key], GrantEnd::Closed), remove(GrantKind::Time));
+    assert_eq!(grants.end(at(60), &[longer.key], GrantEnd::Closed).0, remove(GrantKind::Time));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_grant_that_is_live_again_is_not_a_past_grant() {
     open(&mut grants, live);
     grants.remember(live);
     assert_eq!(grants.past_after(None).count(), 0);
-    grants.end(at(1), &[live.key], GrantEnd::Changed);
+    grants.end(at(1), &[live.key], GrantEnd::Revoked);
     grants.remember(ActiveGrant { cut: DisconnectPolicy::Never, ..live });
     assert_eq!(grants.past_after(None).count(), 0, "nor one whose connections nothing would cut");
     grants.remember(live);
