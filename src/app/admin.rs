@@ -28,7 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long `top` waits each time.
 const GLANCE: Duration = Duration::from_secs(3);
 
-/// The most clients with a clock ahead that `status` names.
+/// The most events of an overview.
+pub const LAST_EVENTS: usize = 12;
+
+/// The most clients with a clock ahead, that knocked last, or that wait, which `status` names.
 const SHOWN: usize = 10;
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -58,6 +61,10 @@ pub struct GatewayStatus {
     pub doors: usize,
     pub grants: usize,
     pub packets: PacketCounts,
+    /// The services that have grants, and the clients that knocked last. Both are empty in the
+    /// overview, which has them itself.
+    pub open: Vec<ServiceGrants>,
+    pub knocked: Vec<ClientActivity>,
 }
 
 /// The answer to `overview`.
@@ -69,6 +76,8 @@ pub struct GatewayOverview {
     pub services: Vec<ServiceGrants>,
     /// The clients that knocked last, the last one first.
     pub clients: Vec<ClientActivity>,
+    /// The last events, at most [`LAST_EVENTS`] of them, the last one at the end.
+    pub events: Vec<NumberedEvent>,
     /// The gateway's local time: `14:03:20`.
     pub time: String,
 }
@@ -390,7 +399,12 @@ fn status_text(status: &GatewayStatus) -> String {
         count(status.doors, "door"),
         count(status.grants, "grant"),
     );
+    if !status.open.is_empty() {
+        text.pop();
+        text += &format!(": {}\n", services_text(&status.open));
+    }
     text += &packets::text(&status.packets);
+    text += &knocked_text(&status.knocked);
     if !status.break_glass.is_empty() {
         text += &format!("  ALWAYS OPEN to {}\n", status.break_glass.join(", "));
     }
@@ -406,6 +420,32 @@ fn status_text(status: &GatewayStatus) -> String {
     }
     for line in &status.degraded {
         text += &format!("  degraded    {line}\n");
+    }
+    text
+}
+
+/// `ssh 2 of 4096; rdp 1 of 16`.
+fn services_text(services: &[ServiceGrants]) -> String {
+    let mut parts = Vec::new();
+    for ServiceGrants { service, grants, max_grants } in services {
+        parts.push(format!("{service} {grants} of {max_grants}"));
+    }
+    parts.join("; ")
+}
+
+/// The clients that knocked last.
+fn knocked_text(clients: &[ClientActivity]) -> String {
+    let mut text = String::new();
+    for one in clients.iter().take(SHOWN) {
+        let label = if text.is_empty() { "knocks" } else { "" };
+        let ClientActivity { client, answered, refused, last, from, at, .. } = one;
+        text += &format!(
+            "  {label:10}  {client}: {answered} answered, {refused} refused; the last at {at} from \
+             {from}: {last}\n"
+        );
+    }
+    if clients.len() > SHOWN {
+        text += &format!("              and {}\n", count(clients.len() - SHOWN, "more client"));
     }
     text
 }
@@ -459,12 +499,7 @@ fn grants_text(GrantPage { services, lines, next }: &GrantPage) -> String {
         return "nothing is open\n".to_owned();
     }
     let total: u32 = services.iter().map(|service| service.grants).sum();
-    let mut text = format!("{}:", count(total as usize, "grant"));
-    for ServiceGrants { service, grants, max_grants } in services {
-        text += &format!(" {service} {grants} of {max_grants};");
-    }
-    text.pop();
-    text.push('\n');
+    let mut text = format!("{}: {}\n", count(total as usize, "grant"), services_text(services));
     let grant = width("GRANT", lines.iter().map(|line| &line.grant));
     text += &format!("{:grant$}  FORM  LEFT    UNTIL     PORTS\n", "GRANT");
     for line in lines {

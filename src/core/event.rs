@@ -82,6 +82,12 @@ pub enum Level {
 }
 
 impl Level {
+    const ALL: [Level; 5] = [Level::Crit, Level::Err, Level::Warning, Level::Notice, Level::Info];
+
+    pub fn of(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name)
+    }
+
     /// The number in syslog and journald.
     pub fn number(self) -> u8 {
         match self {

@@ -113,6 +113,8 @@ pub(in crate::app) fn sound() -> GatewayStatus {
             rejected: vec![("unknown-tag".into(), 7)],
             ..PacketCounts::default()
         },
+        open: vec![],
+        knocked: vec![],
     }
 }
 
@@ -168,6 +170,30 @@ fn everything_unusual_has_its_own_line() {
     assert!(text.contains("\n  ahead       anna: its clock was ahead"), "{text}");
     assert!(text.contains("until 14:00:00;\n"), "{text}");
     assert!(text.contains("`toctocd client forgive anna`"), "{text}");
+}
+
+#[test]
+fn who_has_what_open_and_who_knocked_last_is_said_in_words() {
+    let knocked = |clients: u64| {
+        let one = |number| ClientActivity {
+            client: format!("c{number}"),
+            answered: number,
+            refused: 1,
+            last: "granted".into(),
+            from: "192.0.2.7".into(),
+            at: "14:02:49".into(),
+            seconds_ago: 2,
+        };
+        let open = vec![ServiceGrants { service: "ssh".into(), grants: 1, max_grants: 16 }];
+        let knocked = (1..=clients).map(one).collect();
+        status_text(&GatewayStatus { open, knocked, ..sound() })
+    };
+    assert!(knocked(0).contains("\n  open now    1 grant: ssh 1 of 16\n"), "{}", knocked(0));
+    let text = knocked(11);
+    let line = "c1: 1 answered, 1 refused; the last at 14:02:49 from 192.0.2.7: granted\n";
+    assert!(text.contains(&format!("\n  knocks      {line}")), "{text}");
+    assert!(text.contains("\n              c10: ") && !text.contains("c11: "), "{text}");
+    assert!(text.contains("\n              and 1 more client\n"), "{text}");
 }
 
 #[test]
@@ -235,7 +261,9 @@ fn status_and_grants_come_from_the_gateway_as_text_or_json() {
 #[test]
 fn only_the_first_page_is_fetched_unless_all_are_asked_for() {
     let first = page(vec![grant_line()], Some("end"));
-    let gateway = RunningGateway::ok(serde_json::to_value(&first).unwrap());
+    let last = page(vec![grant_line()], None);
+    let pages = [first, last].map(|page| ControlResponse::Ok(serde_json::to_value(page).unwrap()));
+    let gateway = RunningGateway::with(pages);
     let text = grants(&gateway.reach(), false).unwrap().out;
     assert!(text.starts_with("501 grants: ssh 501 of 1024;"), "{}", *text);
     assert!(text.ends_with("the first 1; all of them: toctocd grants --all\n"), "{}", *text);

@@ -19,6 +19,8 @@ pub(super) struct Activity {
 /// What one client did since it is in the table.
 struct LastKnock {
     client: ClientId,
+    /// Its name then: it may have been revoked or disabled since.
+    name: String,
     at: Now,
     source: Source,
     end: KnockEnd,
@@ -34,17 +36,24 @@ enum KnockEnd {
 }
 
 impl KnockEnd {
-    fn is_refusal(self) -> bool {
+    /// One for a knock that got what it asked for, one for a refusal. A knock that must be sent
+    /// again, with the right time, is neither.
+    fn counts(self) -> (u64, u64) {
         match self {
-            KnockEnd::Rejected(_) => true,
-            KnockEnd::Answered(status) => !matches!(
-                status,
+            KnockEnd::Rejected(_) => (0, 1),
+            KnockEnd::Answered(status) => match status {
                 Status::Granted
-                    | Status::Closed
-                    | Status::Observed
-                    | Status::Enrolled
-                    | Status::Pending
-            ),
+                | Status::Closed
+                | Status::Observed
+                | Status::Enrolled
+                | Status::Pending => (1, 0),
+                Status::Clock | Status::Challenge => (0, 0),
+                Status::Denied
+                | Status::Full
+                | Status::Taken
+                | Status::Address
+                | Status::Trouble => (0, 1),
+            },
         }
     }
 
@@ -62,26 +71,27 @@ impl KnockEnd {
 }
 
 impl Activity {
-    /// Takes note of a knock that ends with this reply.
-    pub(super) fn answered(&mut self, now: Now, reply: &Reply) {
-        self.note(now, reply.client, reply.source, KnockEnd::Answered(reply.status));
+    /// Takes note of a knock of the client of this name that ends with this reply.
+    pub(super) fn answered(&mut self, now: Now, name: String, reply: &Reply) {
+        self.note(now, reply.client, name, reply.source, KnockEnd::Answered(reply.status));
     }
 
     /// Takes note of a knock that is refused in silence.
-    pub(super) fn rejected(&mut self, now: Now, client: ClientId, source: Source, reject: Reject) {
-        self.note(now, client, source, KnockEnd::Rejected(reject));
+    pub(super) fn rejected(
+        &mut self, now: Now, client: ClientId, name: String, source: Source, reject: Reject,
+    ) {
+        self.note(now, client, name, source, KnockEnd::Rejected(reject));
     }
 
-    fn note(&mut self, now: Now, client: ClientId, source: Source, end: KnockEnd) {
-        let mut answered = u64::from(!end.is_refusal());
-        let mut refused = u64::from(end.is_refusal());
+    fn note(&mut self, now: Now, client: ClientId, name: String, source: Source, end: KnockEnd) {
+        let (mut answered, mut refused) = end.counts();
         if let Some(place) = self.clients.iter().position(|one| one.client == client) {
             let known = self.clients.remove(place);
             answered = answered.saturating_add(known.answered);
             refused = refused.saturating_add(known.refused);
         }
         self.clients.truncate(MOST - 1);
-        self.clients.insert(0, LastKnock { client, at: now, source, end, answered, refused });
+        self.clients.insert(0, LastKnock { client, name, at: now, source, end, answered, refused });
     }
 }
 
@@ -91,12 +101,21 @@ impl Gatekeeper {
     pub(super) fn overview(&mut self, now: Now) -> GatewayOverview {
         self.ask_for_counters();
         let guard = self.guard.seems_sound();
+        GatewayOverview {
+            status: self.status(now, guard),
+            services: self.all_services(),
+            clients: self.last_knocks(now),
+            events: self.out.ring().last(),
+            time: clock_time(now.wall),
+        }
+    }
+
+    /// The clients that knocked last, the last one first.
+    pub(super) fn last_knocks(&self, now: Now) -> Vec<ClientActivity> {
         let mut clients = Vec::new();
         for one in &self.activity.clients {
-            // It may have been revoked since then.
-            let client = self.in_force.clients().get(one.client);
             clients.push(ClientActivity {
-                client: client.map_or_else(|| "(unknown)".to_owned(), |client| client.name.clone()),
+                client: one.name.clone(),
                 answered: one.answered,
                 refused: one.refused,
                 last: one.end.in_words(),
@@ -105,11 +124,6 @@ impl Gatekeeper {
                 seconds_ago: now.boot.0.saturating_sub(one.at.boot.0) / SECOND,
             });
         }
-        GatewayOverview {
-            status: self.status(now, guard, Vec::new()),
-            services: self.all_services(),
-            clients,
-            time: clock_time(now.wall),
-        }
+        clients
     }
 }

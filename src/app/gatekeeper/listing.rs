@@ -7,7 +7,7 @@ use crate::config::Service;
 use crate::core::grants::{ActiveGrant, GrantKey, Holder};
 use crate::core::record::Record;
 use crate::core::service::GrantKind;
-use crate::core::types::{ClientId, Fault, Now};
+use crate::core::types::{ClientId, Fault, Now, Wall};
 use crate::edge::control::SessionId;
 use crate::edge::log::zoned_time;
 
@@ -99,6 +99,7 @@ impl Gatekeeper {
 
     fn grant_line(&self, now: Now, grant: &ActiveGrant) -> GrantLine {
         let seconds_left = grant.seconds_left(now);
+        let left = grant.deadline().0.saturating_sub(now.boot.0);
         let service = self.in_force.service(grant.key.service);
         GrantLine {
             grant: grant.key.name(&self.in_force.holder_word(grant.key.holder)),
@@ -110,7 +111,8 @@ impl Gatekeeper {
                 GrantKind::Time => "time".to_owned(),
                 GrantKind::Once => "once".to_owned(),
             },
-            until: zoned_time(now.wall.plus(seconds_left)),
+            // Of the exact time that is left, so that it is the same at each look.
+            until: zoned_time(Wall(now.wall.0.saturating_add(left))),
             seconds: u64::from(grant.seconds),
             seconds_left: u64::from(seconds_left),
         }

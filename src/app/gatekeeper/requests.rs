@@ -174,14 +174,18 @@ impl Gatekeeper {
         self.requests.status_due = None;
         self.guard.looked_at(guard);
         for session in std::mem::take(&mut self.requests.status) {
-            let status = self.status(now, guard, self.clients_ahead(now));
+            let status = GatewayStatus {
+                ahead: self.clients_ahead(now),
+                open: self.services_with_grants(),
+                knocked: self.last_knocks(now),
+                ..self.status(now, guard)
+            };
             self.reply_value(session, serde_json::to_value(status));
         }
     }
 
-    pub(super) fn status(
-        &mut self, now: Now, guard: bool, ahead: Vec<(String, String)>,
-    ) -> GatewayStatus {
+    /// What the overview has of the status.
+    pub(super) fn status(&mut self, now: Now, guard: bool) -> GatewayStatus {
         self.end_spent(now);
         let challenges = self.replay.challenge_reason(now);
         let settings = self.in_force.settings();
@@ -198,7 +202,7 @@ impl Gatekeeper {
             trial: self.trial.state(now),
             state: self.journal.describe().to_owned(),
             clock: challenges.map_or_else(|| "sure".to_owned(), challenge_text),
-            ahead,
+            ahead: Vec::new(),
             degraded: self.limitations(now),
             break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
             services: settings.services.len(),
@@ -206,6 +210,8 @@ impl Gatekeeper {
             doors: settings.doors.len(),
             grants: self.grants.count(),
             packets: self.ends.counts(&self.listeners.packets()),
+            open: Vec::new(),
+            knocked: Vec::new(),
         }
     }
 

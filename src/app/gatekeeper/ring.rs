@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Gatekeeper;
-use crate::app::admin::{EventPage, NumberedEvent};
+use crate::app::admin::{EventPage, LAST_EVENTS, NumberedEvent};
 use crate::core::event::EventKind;
 use crate::core::types::Wall;
 use crate::edge::control::SessionId;
@@ -46,21 +46,36 @@ impl Ring {
 
     /// The events after the one with this number, or from the first that is kept.
     fn page(&self, after: u64) -> EventPage {
-        let skip = usize::try_from(after.saturating_sub(self.dropped)).unwrap_or(usize::MAX);
-        let mut events = Vec::new();
-        let mut number = self.dropped.max(after);
-        for (at, event) in self.events.iter().skip(skip).take(PAGE) {
-            number += 1;
-            events.push(NumberedEvent { number, event: event.record(*at) });
-        }
-        let last = self.dropped + self.events.len() as u64;
+        let events = self.after(after, PAGE);
+        let last = events.last().map_or(after, |event| event.number);
         EventPage {
             pid: std::process::id(),
             counts: self.counts(),
             lost: self.dropped.saturating_sub(after),
-            next: Some(number).filter(|number| *number < last),
+            next: Some(last).filter(|number| *number < self.number()),
             events,
         }
+    }
+
+    /// The number of the last event.
+    fn number(&self) -> u64 {
+        self.dropped + self.events.len() as u64
+    }
+
+    /// At most so many events after the one with this number, or from the first that is kept.
+    fn after(&self, after: u64, most: usize) -> Vec<NumberedEvent> {
+        let skip = usize::try_from(after.saturating_sub(self.dropped)).unwrap_or(usize::MAX);
+        let numbers = self.dropped.max(after).saturating_add(1)..;
+        let mut events = Vec::new();
+        for (number, (at, event)) in numbers.zip(self.events.iter().skip(skip).take(most)) {
+            events.push(NumberedEvent { number, event: event.record(*at) });
+        }
+        events
+    }
+
+    /// The last events, the last one at the end.
+    pub(super) fn last(&self) -> Vec<NumberedEvent> {
+        self.after(self.number().saturating_sub(LAST_EVENTS as u64), LAST_EVENTS)
     }
 }
 
@@ -110,5 +125,17 @@ mod tests {
         assert_eq!(all(&filled(200), 900), (vec![], 0));
         assert_eq!(all(&filled(1000), 0), ((489..=1000).collect(), 488));
         assert_eq!(all(&filled(1000), 600), ((601..=1000).collect(), 0));
+    }
+
+    #[test]
+    fn the_last_events_end_with_the_last_one() {
+        let last = |events| -> Vec<u64> {
+            let last = filled(events).last();
+            assert!(last.iter().all(|one| one.number.to_string() == one.event.text));
+            last.iter().map(|one| one.number).collect()
+        };
+        assert_eq!(last(0), [0; 0]);
+        assert_eq!(last(3), [1, 2, 3]);
+        assert_eq!(last(1000), Vec::from_iter(989..=1000));
     }
 }

@@ -26,6 +26,7 @@ fn overview() -> GatewayOverview {
         status,
         services: vec![service("ssh", 2), service("web", 1)],
         clients: Vec::new(),
+        events: Vec::new(),
         time: "14:03:20".to_owned(),
     }
 }

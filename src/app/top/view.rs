@@ -9,8 +9,11 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{RenderDirection, Sparkline, Widget};
 
 use super::model::{Model, Question};
-use crate::app::admin::{GatewayOverview, GatewayStatus, GrantLine, guard_text, interfaces_text};
+use crate::app::admin::{
+    GatewayOverview, GatewayStatus, GrantLine, guard_text, interfaces_text, time_of_day,
+};
 use crate::app::output::count;
+use crate::core::event::Level;
 use table::{GrantColumns, cut, filled, left, until};
 
 mod table;
@@ -85,6 +88,7 @@ struct Plan {
     grants: Rect,
     packets: Rect,
     clients: Rect,
+    events: Rect,
     junk: Rect,
     footer: Rect,
 }
@@ -95,12 +99,14 @@ impl Plan {
         let most = if height < 30 { 2 } else { 6 };
         let alarms = u16::try_from(alarms.min(most)).unwrap_or(0);
         let counters = (height / 5).clamp(4, 12);
+        let events = counters - 1;
         let spark = if height < 30 { 1 } else { 3 };
-        let below = (counters + 1) + (spark + 1) + 1;
+        let below = (counters + 1) + (events + 1) + (spark + 1) + 1;
         let top = 3 + alarms;
         let grants = height.saturating_sub(top + below);
         let left = width / 20 * 11 + width % 20 * 11 / 20;
         let counters_y = y + top + grants;
+        let events_y = counters_y + counters + 1;
         let row = |at: u16, height: u16| Rect { x, y: at, width, height }.intersection(area);
         Plan {
             alarms: row(y + 3, alarms),
@@ -111,7 +117,8 @@ impl Plan {
                 width: width.saturating_sub(left + 1),
                 ..row(counters_y, counters + 1)
             },
-            junk: row(counters_y + counters + 1, spark + 1),
+            events: row(events_y, events + 1),
+            junk: row(events_y + events + 1, spark + 1),
             footer: row(y + height.saturating_sub(1), 1),
         }
     }
@@ -133,6 +140,7 @@ pub fn render(model: &Model, look: Look, area: Rect, buffer: &mut Buffer) {
         canvas.grants(model, overview, plan.grants);
         canvas.packets(overview, plan.packets);
         canvas.clients(overview, plan.clients);
+        canvas.events(overview, plan.events);
         canvas.junk(model, overview, plan.junk);
     }
     canvas.footer(model, plan.footer);
@@ -296,6 +304,22 @@ impl Canvas<'_> {
         }
     }
 
+    fn events(&mut self, overview: &GatewayOverview, area: Rect) {
+        self.title(area, "Last events");
+        for (row, one) in (1..area.height).zip(overview.events.iter().rev()) {
+            let event = &one.event;
+            let is_bad = Level::of(&event.level).is_none_or(|level| level <= Level::Warning);
+            // The mark is for terminals without colour.
+            let mark = if is_bad { "!" } else { " " };
+            let mut text = format!("{} {mark} {}", time_of_day(&event.time), event.text);
+            if let Some(id) = &event.id {
+                text += &format!(" (id {id})");
+            }
+            let style = if is_bad { self.look.warning() } else { Style::new() };
+            self.line(area, row, vec![Span::styled(cut(&text, usize::from(area.width)), style)]);
+        }
+    }
+
     fn junk(&mut self, model: &Model, overview: &GatewayOverview, area: Rect) {
         let junk = overview.status.packets.junk();
         let title = match model.junk.back() {
@@ -337,7 +361,7 @@ fn facts(status: &GatewayStatus) -> String {
         false => format!("udp/{} on {}", status.knock_port, interfaces_text(&status.interfaces)),
     };
     format!(
-        "listens  {listens}  clock {}  state {}  {}, {}",
+        "{listens}  clock {}  state {}  {}, {}",
         if status.clock == "sure" { "sure" } else { "NOT SURE" },
         if status.state == "intact" { "intact" } else { "NOT INTACT" },
         count(status.services, "service"),

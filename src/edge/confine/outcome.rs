@@ -173,7 +173,7 @@ impl Limitation {
             }
             Inherited => "the listener may have inherited open files: the kernel is older than 5.9",
             UserShared => {
-                "the listener runs as `nobody`, and so may stop it who runs as `nobody` too: \
+                "the listener runs as `nobody`, so any other program of `nobody` can stop it: \
                  `useradd --system --no-create-home --shell /usr/sbin/nologin _toctoc`, and restart \
                  toctocd"
             }

@@ -112,7 +112,10 @@ fn each_knock_is_in_one_counter_whatever_becomes_of_it() {
     let request = Anna.request("ssh", world.second());
     world.hand(Anna, &request);
     world.hand(Anna, &request);
-    let waits = Anna.request("vpn", world.second() + 1);
+    let close = Request { kind: KnockKind::Close, ..Anna.request("web", world.second() + 1) };
+    world.hand(Anna, &close);
+    world.settle();
+    let waits = Anna.request("vpn", world.second() + 2);
     world.hand(Anna, &waits);
     assert_eq!(world.packets().waiting, 1, "its start command runs");
     world.disk.set_broken(true);
@@ -121,7 +124,7 @@ fn each_knock_is_in_one_counter_whatever_becomes_of_it() {
     let packets = world.packets();
     let of = |name: &str| packets.rejected.iter().find(|one| one.0 == name).map(|one| one.1);
     assert_eq!((of("replayed"), of("state")), (Some(1), Some(1)), "{packets:?}");
-    assert_eq!(packets.received, 7);
+    assert_eq!((packets.granted, packets.closed, packets.received), (4, 1, 8), "{packets:?}");
 }
 
 #[test]

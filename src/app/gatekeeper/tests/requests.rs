@@ -228,6 +228,41 @@ fn the_overview_names_who_knocked_last_without_a_look_at_the_guard() {
 }
 
 #[test]
+fn who_knocked_last_keeps_the_name_and_a_knock_that_must_be_sent_again_is_no_refusal() {
+    let mut world = World::new();
+    let last = |world: &mut World| -> serde_json::Value {
+        let session = world.ask(ControlRequest::Status);
+        world.settle();
+        json(world, session)["knocked"][0].take()
+    };
+    world.restart(true);
+    let request = Anna.request("ssh", world.second());
+    let ticket = world.hand(Anna, &request);
+    assert_eq!(world.status(ticket), Some(Status::Challenge));
+    let asked = last(&mut world);
+    assert_eq!((&asked["answered"], &asked["refused"]), (&0.into(), &0.into()), "{asked}");
+    assert_eq!(asked["client"], "anna");
+    world.files.enrolled = vec![Bert];
+    world.ask(ControlRequest::Reload);
+    world.settle();
+    assert_eq!(last(&mut world)["client"], "anna", "she is revoked since");
+}
+
+#[test]
+fn the_end_of_a_grant_is_the_same_at_each_look() {
+    let mut world = World::new();
+    world.advance(SECOND / 2);
+    world.knock(Anna, "ssh");
+    let mut ends = BTreeSet::new();
+    for _ in 0..5 {
+        let session = world.ask(ControlRequest::Grants { after: None, most: None });
+        ends.insert(json(&world, session)["lines"][0]["until"].to_string());
+        world.advance(SECOND * 2 / 5);
+    }
+    assert_eq!(ends.len(), 1, "{ends:?}");
+}
+
+#[test]
 fn the_table_of_who_knocked_last_is_bounded() {
     let mut world = World::with(|files| files.crowd = 200);
     let id = world.listener();

@@ -7,9 +7,13 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::app::admin::{ClientActivity, GrantPage, PacketCounts, ServiceGrants, TrialState};
+use crate::app::admin::tests::sound;
+use crate::app::admin::{ClientActivity, GrantPage, NumberedEvent, PacketCounts, ServiceGrants};
 use crate::app::top::model::Answer;
-use crate::core::types::Fault;
+use crate::core::event::EventKind;
+use crate::core::event::KnockId;
+use crate::core::types::{Fault, Wall};
+use crate::edge::log::{EventRecord, LogEvent};
 use crate::edge::screen::Input;
 
 const PLAIN: Look = Look { has_colour: false, has_blocks: true };
@@ -44,34 +48,22 @@ pub(in crate::app::top) fn overview(pid: u32, junk: u64) -> GatewayOverview {
         ..PacketCounts::default()
     };
     GatewayOverview {
-        status: GatewayStatus {
-            version: "0.1.0".into(),
-            pid,
-            since: "2026-11-28 12:00:00".into(),
-            started: 1_795_863_600,
-            knock_port: 62201,
-            interfaces: vec!["eth0".into(), "wg0".into()],
-            guard: true,
-            guard_off: false,
-            trial: TrialState::None,
-            state: "intact".into(),
-            clock: "sure".into(),
-            ahead: vec![],
-            degraded: vec![],
-            break_glass: vec![],
-            services: 2,
-            clients: 12,
-            doors: 0,
-            grants: 4,
-            packets,
-        },
+        status: GatewayStatus { pid, services: 2, clients: 12, grants: 4, packets, ..sound() },
         services: vec![
             ServiceGrants { service: "ssh".into(), grants: 3, max_grants: 4096 },
             ServiceGrants { service: "rdp".into(), grants: 1, max_grants: 16 },
         ],
         clients: Vec::new(),
+        events: Vec::new(),
         time: "14:02:51".into(),
     }
+}
+
+/// Event number so many, at that second of the minute.
+fn event(number: u64, kind: EventKind, text: &str) -> NumberedEvent {
+    let event = LogEvent::new(kind, text).of(KnockId([0x7f, 0x3a, 0x91, 0xc2])).record(Wall(0));
+    let time = format!("2026-11-28T14:02:{number:02}+01:00");
+    NumberedEvent { number, event: EventRecord { time, ..event } }
 }
 
 fn knocked(client: &str, refused: u64, last: &str) -> ClientActivity {
@@ -117,6 +109,18 @@ fn busy() -> Model {
             knocked("mallory", 12, "not allowed to this client"),
             knocked("bob-at-work", 1, "granted"),
         ];
+        overview.events = vec![
+            event(44, EventKind::Granted, "robot: backup to 198.51.100.0/24 for 7 d"),
+            event(46, EventKind::Guard, "another program changed table inet toctoc: put back"),
+            event(47, EventKind::Granted, "bob-at-work: rdp to 2001:db8:85a3::8a2e:370:7334"),
+            event(
+                48,
+                EventKind::Refused,
+                "mallory: refused from 203.0.113.9: ssh is not among its services",
+            ),
+            event(49, EventKind::Granted, "alice: ssh to 192.0.2.7 for 30 s"),
+        ];
+        overview.events[1].event.level = "err".into();
         show(&mut model, overview, vec![alice.clone(), bob.clone(), door.clone(), robot.clone()]);
     }
     model
