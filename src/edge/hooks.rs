@@ -139,6 +139,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::core::event::Level;
     use crate::core::types::{Boot, SECOND, Wall};
 
     fn hook(name: &str, events: &[EventKind], run: &[&str]) -> Hook {
@@ -223,5 +224,47 @@ mod tests {
         assert!(run(&["/no/such/program"]).unwrap_err().contains("cannot be started"));
         // It need not read what it is told.
         assert_eq!(run(&["/bin/true"]), Ok(()));
+    }
+
+    #[test]
+    fn a_program_gets_its_words_as_they_are_and_nothing_of_our_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("seen").display().to_string();
+        let script = format!("{{ echo \"$1\"; pwd; cat /proc/$$/environ; }} >{file}");
+        let argv = ["/bin/sh", "-c", &script, "x", "a  b $(c)"].map(str::to_owned).to_vec();
+        let run = HookRun { name: "x".to_owned(), argv, line: String::new() };
+        assert_eq!(perform(&run), Ok(()));
+        let seen = std::fs::read_to_string(file).unwrap();
+        assert_eq!(seen, "a  b $(c)\n/\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\0");
+    }
+
+    #[test]
+    fn a_hook_that_fails_is_told_once_until_it_works_again() {
+        let (sender, runs) = sync_channel(QUEUE);
+        for code in [3, 3, 0, 3, 4] {
+            let argv = ["/bin/sh", "-c", &format!("exit {code}")].map(str::to_owned).to_vec();
+            let run = HookRun { name: "x".to_owned(), argv, line: String::new() };
+            sender.send(run).unwrap();
+        }
+        drop(sender);
+        let (teller, told) = mpsc::channel();
+        run_all(&runs, &|event| teller.send(event).unwrap());
+        let told: Vec<LogEvent> = told.try_iter().collect();
+        let texts: Vec<&str> = told.iter().map(|event| event.text.as_str()).collect();
+        let [three, four] =
+            [3, 4].map(|code| format!("hook x: /bin/sh failed: exit status: {code}"));
+        assert_eq!(texts, [&three, &three, &four]);
+        assert!(told.iter().all(|event| event.level == Level::Err));
+    }
+
+    #[test]
+    fn after_a_reload_its_hooks_count_and_no_others() {
+        let (sender, runs) = sync_channel(QUEUE);
+        let hooks = vec![hook("old", &[EventKind::Door], &["/bin/true"])];
+        let mut hooks = Hooks { hooks, runs: BTreeMap::new(), sender: Some(sender) };
+        hooks.set(vec![hook("new", &[EventKind::Door, EventKind::Alarm], &["/bin/true"])]);
+        hooks.event(now(1), &event(EventKind::Door, "knock"));
+        let names: Vec<String> = runs.try_iter().map(|run| run.name).collect();
+        assert_eq!(names, ["new"]);
     }
 }
