@@ -26,7 +26,7 @@ import measures
 import pictures
 import report
 import systems
-from systems import AsKnockd, Door, Fwknop, Knockd, Toctoc, variant
+from systems import WITHOUT_BPF, AsKnockd, Door, Fwknop, Knockd, Toctoc, variant
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -54,23 +54,13 @@ class Scale:
 
 FULL = Scale(100, 20, 10, (5_000, 20_000, 50_000, 100_000, 0), (50_000, 0), 2, 3.0, 20, (0, 100, 1000, 4000), 15,
              (10, 1000, 10_000, 100_000), 3)
-QUICK = Scale(15, 3, 3, (50_000, 0), (), 1, 2.0, 4, (0, 1000), 5, (10, 10_000), 1)
+QUICK = Scale(15, 3, 3, (50_000, 0), (), 1, 2.0, 3, (0, 1000), 5, (10, 10_000), 1)
 
-CAN_FILTER = "\nkernel_filter = true\n"
-
-
-def contestants(programs):
-    """The sealed ones and the classic ones, and the ones without the filter in the kernel, if there is one."""
-    plain = [Toctoc, Fwknop, Door, AsKnockd, Knockd]
-    template = (ROOT / "src" / "config" / "toctocd.toml").read_text()
-    if CAN_FILTER not in template:
-        return plain, []
-    settings = systems.MORE_GRANTS | systems.UNFILTERED
-    unfiltered = [
-        variant(kind, f"{kind.key}-unfiltered", f"{kind.label}, no kernel filter", settings=settings)
-        for kind in (Toctoc, Door)
-    ]
-    return plain, unfiltered
+CONTESTANTS = (Toctoc, Fwknop, Door, AsKnockd, Knockd)
+# The same without the right to load a filter into the kernel.
+UNFILTERED, UNFILTERED_DOOR = (
+    variant(kind, f"{kind.key}-unfiltered", f"{kind.label}, no kernel filter", prefix=WITHOUT_BPF) for kind in (Toctoc, Door)
+)
 
 
 class Run:
@@ -96,10 +86,9 @@ class Run:
             shutil.rmtree(system.folder)
 
     def all(self):
-        plain, unfiltered = contestants(self.programs)
-        figures = self.knocks_and_floods(plain + unfiltered)
-        figures["floods"] += self.floods_of_a_crowd([Toctoc] + unfiltered[:1])
-        figures["bystanders"] = self.bystanders(unfiltered[:1])
+        figures = self.knocks_and_floods([*CONTESTANTS, UNFILTERED, UNFILTERED_DOOR])
+        figures["floods"] += self.floods_of_a_crowd([Toctoc, UNFILTERED])
+        figures["bystanders"] = self.bystanders()
         figures["grants"] = self.live_grants()
         figures["starts"] = self.starts()
         return figures
@@ -115,6 +104,7 @@ class Run:
         for system in running:
             system.wait()
         started = time.monotonic()
+        figures["filtered"] = running[0].is_filtered()
         self.say("knocks")
         figures["latency"] = measures.latency(running, self.scale.knocks)
         # Until then the client program would be asked for a second packet.
@@ -147,11 +137,9 @@ class Run:
         self.close()
         return figures
 
-    def bystanders(self, unfiltered):
-        running = self.make([Nobody, GuardOnly, CaptureOnly] + [
-            variant(CaptureOnly, "capture-unfiltered", "capture, no kernel filter", settings=kind.settings)
-            for kind in unfiltered
-        ])
+    def bystanders(self):
+        unfiltered = variant(CaptureOnly, "capture-unfiltered", "the capture socket, no kernel filter", prefix=WITHOUT_BPF)
+        running = self.make([Nobody, GuardOnly, CaptureOnly, unfiltered])
         for system in running:
             system.start()
         self.say("bystanders")

@@ -162,8 +162,10 @@ def start(system, limit):
     while times[-1] < limit:
         times.append(times[-1] + max(0.005, times[-1] * 0.03))
     sources = [system.net.next_source() for _ in times]
-    # They carry the time at which they are sent, so all of them are made before that.
-    ahead = system.making * len(times) + 0.2
+    # They carry the time at which they are sent, so all of them are made before that: as one takes, and half more.
+    begin = time.monotonic()
+    system.knock(sources[0])
+    ahead = (time.monotonic() - begin) * len(times) * 1.5 + 0.3
     wall, begin = time.time() + ahead, time.monotonic() + ahead
     knocks = [(t, source, system.knock(source, wall + t), 0) for t, source in zip(times, sources)]
     probe = system.net.probe(knocks, every_us=5000, patience_ms=1000, until="first", begin=begin)

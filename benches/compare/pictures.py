@@ -6,8 +6,8 @@ from html import escape
 
 import report
 
-WIDTH, HEIGHT = 720, 380
-LEFT, RIGHT, TOP, BOTTOM = 64, 190, 44, 52
+WIDTH, HEIGHT = 760, 380
+LEFT, RIGHT, TOP, BOTTOM = 64, 230, 44, 52
 COLOURS = {
     "toctoc": "#0b6e4f", "toctoc-unfiltered": "#6ab7a0", "door": "#1f5fa8", "door-unfiltered": "#7da7d9",
     "as-knockd": "#7b4fa3", "knockd": "#c0392b", "fwknopd": "#d98200",
@@ -98,7 +98,9 @@ class Chart:
                 continue
             colour = COLOURS[key]
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-            yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
+            # Lines that lie on each other stay visible.
+            dashes = ' stroke-dasharray="7 5"' if key.endswith("-unfiltered") else ""
+            yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"{dashes}/>'
             for a, b in points:
                 yield f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{colour}"/>'
             ends.append((points[-1][1], key, colour))

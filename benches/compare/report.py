@@ -132,8 +132,12 @@ def chosen(figures, *keys):
 
 def bystanders(figures):
     """Minima of packets: whatever else the machine does only adds to them."""
-    names = {"nobody": "no daemon", "guard": "the guard alone", "capture": "the capture socket alone",
-             "capture-unfiltered": "the same, no kernel filter"}
+    names = {
+        "nobody": "no daemon",
+        "guard": "the guard alone",
+        "capture": "the capture socket alone",
+        "capture-unfiltered": "the same, no kernel filter",
+    }
     found = figures["bystanders"]
     first = min(found["nobody"]["packet_ns"])
     lines = ["| bystanders | a small UDP packet, ns | more | TCP, Gbit/s |", "|---|---|---|---|"]
@@ -184,5 +188,6 @@ Written by `make {command}` and explained in [benchmarks.md](../benchmarks.md). 
 * {machine["processors"]} processors ({machine["model"]}), Linux {machine["kernel"]}
 * state on {machine["disk"]}, where a sync takes {machine["sync_ms"]:.2f} ms
 * the sender's maximum: {rate(figures)} packets a second
+* toctoc's filter in the kernel: {"in use" if figures["filtered"] else "this machine or this version has none"}
 
 """ + "\n\n".join(tables) + "\n"

@@ -1,5 +1,6 @@
 """What is compared: each system with its configuration, its knocks, its client program, and junk for it."""
 
+import json
 import os
 import pathlib
 import random
@@ -19,8 +20,8 @@ SEALED = 272
 CLIENTS = 8
 # Seconds that a grant lasts.
 GRANT = 30
-# Keys of toctocd.toml: these clients have more grants than others may have, and the filter in the kernel is off.
-MORE_GRANTS, UNFILTERED = {"max_grants": 4096}, {"kernel_filter": "false"}
+# What takes from a program the right to load a filter into the kernel.
+WITHOUT_BPF = "setpriv", "--bounding-set", "-bpf,-sys_admin"
 
 
 # The keys of a crowd, as lines.
@@ -39,8 +40,6 @@ class System:
     receipt = 0
     # Kinds of junk; the first one is that of the rates.
     kinds = ()
-    # Seconds that it takes to make a knock, at most.
-    making = 0.002
 
     def __init__(self, folder, programs, sender):
         self.folder = pathlib.Path(folder) / self.key
@@ -130,8 +129,10 @@ class Toctoc(System):
     kinds = ("mixed", "copied", "used", "client")
     clients = CLIENTS
     doors = ""
-    # Keys of toctocd.toml with other values than the default.
-    settings = MORE_GRANTS
+    # Keys of toctocd.toml with other values than the default. These clients have more grants than others may have.
+    settings = {"max_grants": 4096}
+    # Words before the command line.
+    prefix = ()
 
     def run(self, *words):
         return self.net.gateway.run(str(self.programs / "toctocd"), *words, "-c", self.path("etc/toctocd.toml"))
@@ -183,7 +184,12 @@ class Toctoc(System):
         shutil.copytree(self.path("state"), self.path("etc/state"))
 
     def command(self):
-        return str(self.programs / "toctocd"), "run", "-c", self.path("etc/toctocd.toml")
+        return *self.prefix, str(self.programs / "toctocd"), "run", "-c", self.path("etc/toctocd.toml")
+
+    def is_filtered(self):
+        """True if junk ends in the kernel."""
+        degraded = json.loads(self.run("status", "--json"))["degraded"]
+        return not any("in the kernel" in reason for reason in degraded)
 
     def prepare(self):
         super().prepare()
@@ -325,7 +331,6 @@ class Fwknop(System):
     key, label = "fwknopd", "fwknopd 2.6.10"
     kinds = ("mixed",)
     clients = CLIENTS
-    making = 0.03
 
     def configure(self):
         stanza = "SOURCE ANY\nOPEN_PORTS tcp/{}\nREQUIRE_SOURCE_ADDRESS Y\n"
