@@ -138,12 +138,15 @@ install: build install-units install-user
 	done
 	install -D -m 644 completions/_toctoc $(DESTDIR)$(ZSHDIR)/_toctoc
 
-## The units of systemd: the closed guard before the network, and the gateway. They name the programs where PREFIX puts them.
+UNITS = toctoc-guard.service toctocd.service toctoc-listener.socket toctoc-listener@.service
+## The units of systemd: the closed guard before the network, the gateway, and its listeners. They name the programs where PREFIX
+## puts them. And what a gateway with commands needs beyond that.
 install-units:
-	for unit in toctoc-guard toctocd; do \
-		sed 's|/usr/local/|$(PREFIX)/|' packaging/systemd/$$unit.service >$$unit.service.tmp && \
-		install -D -m 644 $$unit.service.tmp $(DESTDIR)$(UNITDIR)/$$unit.service && \
-		rm $$unit.service.tmp || exit 1; \
+	for unit in $(UNITS) commands.conf; do \
+		case $$unit in *.conf) to=$(PREFIX)/share/toctoc ;; *) to=$(UNITDIR) ;; esac && \
+		sed 's|/usr/local/|$(PREFIX)/|' packaging/systemd/$$unit >$$unit.tmp && \
+		install -D -m 644 $$unit.tmp $(DESTDIR)$$to/$$unit && \
+		rm $$unit.tmp || exit 1; \
 	done
 	install -D -m 644 packaging/sysusers/toctoc.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/toctoc.conf
 	install -D -m 644 packaging/tmpfiles/toctoc.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/toctoc.conf
@@ -176,8 +179,9 @@ uninstall:
 		share/man/man5/toctocd.toml.5 share/man/man5/toctoc-profile.5 share/man/man5/toctoc-knockd.conf.5 \
 		share/bash-completion/completions/toctoc share/bash-completion/completions/toctocd \
 		share/fish/vendor_completions.d/toctoc.fish share/fish/vendor_completions.d/toctocd.fish \
-		lib/sysusers.d/toctoc.conf lib/tmpfiles.d/toctoc.conf
-	rm -f $(DESTDIR)$(ZSHDIR)/_toctoc $(DESTDIR)$(UNITDIR)/toctocd.service $(DESTDIR)$(UNITDIR)/toctoc-guard.service
+		lib/sysusers.d/toctoc.conf lib/tmpfiles.d/toctoc.conf share/toctoc/commands.conf
+	cd $(DESTDIR)$(UNITDIR) && rm -f $(UNITS)
+	rm -f $(DESTDIR)$(ZSHDIR)/_toctoc
 	@echo "kept: /etc/toctoc, /var/lib/toctoc and the user _toctoc"
 
 ## Programs for any Linux on x86_64 and aarch64, without a library: target/static. Some ten minutes.

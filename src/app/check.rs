@@ -10,7 +10,7 @@ use super::finding::Finding;
 use super::load::GatewayConfig;
 use super::output::{CommandOutput, DONE, FAILED, count};
 use super::warnings::warnings_here;
-use super::{admin, listener_user, load, own_firewall, programs};
+use super::{admin, listener_user, load, own_firewall, programs, unit};
 use crate::config::{Settings, print};
 use crate::core::types::{Fault, SECOND};
 use crate::edge::control::Control;
@@ -69,6 +69,7 @@ pub fn check(config: &Path, print_settings: bool) -> Result<CommandOutput, Fault
 fn findings(config: &Path, loaded: &GatewayConfig) -> Vec<Finding> {
     let settings = &loaded.settings;
     let mut all: Vec<Finding> = warnings_here(loaded).into_iter().map(Finding::warning).collect();
+    all.extend(unit::narrow_for_commands(settings, Path::new("/")).map(Finding::warning));
     all.extend(services::notes(settings, loaded.clients.len()));
     let now = clock::now().wall.0 / SECOND;
     all.extend(clients::remarks(settings, &loaded.clients, now));

@@ -9,7 +9,7 @@ use nix::sys::prctl;
 
 use super::args;
 use super::args::toctocd::{ClientCommand, GuardCommand, Init, ToctocdArgs, ToctocdCommand};
-use super::gatekeeper::RunFault;
+use super::gatekeeper::{RunFault, StartOptions};
 use super::load::Reach;
 use super::metrics::MetricsForm;
 use super::output::{CommandOutput, DONE, FAILED, WRONG, finish};
@@ -67,20 +67,24 @@ fn run(args: &ToctocdArgs) -> u8 {
     let mut code = WRONG;
     let waiting = waits_for(&args.command).map(|words| Waiting::begin(words.to_owned()));
     let outcome = match &args.command {
-        ToctocdCommand::Run { confirm, background: Some(log) } => {
+        ToctocdCommand::Run { confirm, background: Some(log), .. } => {
             code = FAILED;
             run_in_background(config, *confirm, log)
         }
-        ToctocdCommand::Run { confirm, .. } => match first_process::run_below() {
+        ToctocdCommand::Run { confirm, listener_socket, .. } => match first_process::run_below() {
             Ok(Some(status)) => return status,
-            Ok(None) => match gatekeeper::run(config, *confirm) {
-                Ok(()) => return DONE,
-                Err(RunFault::Start(fault)) => Err(fault),
-                Err(RunFault::Serve(fault)) => {
-                    code = FAILED;
-                    Err(fault)
+            Ok(None) => {
+                let listener_socket = listener_socket.clone();
+                match gatekeeper::run(config, &StartOptions { confirm: *confirm, listener_socket })
+                {
+                    Ok(()) => return DONE,
+                    Err(RunFault::Start(fault)) => Err(fault),
+                    Err(RunFault::Serve(fault)) => {
+                        code = FAILED;
+                        Err(fault)
+                    }
                 }
-            },
+            }
             Err(error) => {
                 let what = format!("toctocd cannot start itself as a child: {error}");
                 Err(Fault::new(what, "mount /proc and /dev in this container"))

@@ -62,7 +62,7 @@ use packets::KnockEnds;
 use reload::Reload;
 use requests::Requests;
 use review::Review;
-pub use start::{RunFault, run};
+pub use start::{RunFault, StartOptions, run};
 use tasks::Tasks;
 use trial::Trial;
 

@@ -1,6 +1,7 @@
 //! The unprivileged process that reads untrusted packets: one poll loop around `core::engine`.
 //!
-//! The gatekeeper starts it with [`ARGUMENT`] and its end of the pipe as descriptor 0. It receives
+//! It is started with [`ARGUMENT`] and its end of the pipe as descriptor 0, by the gatekeeper, or by
+//! the service manager when the gatekeeper connects to a socket for that. It receives
 //! its set-up, opens its sockets, drops all privileges, and only then reads the first packet. It ends when the pipe
 //! closes. See `gatekeeper` for the decisions.
 
@@ -52,7 +53,8 @@ pub fn main() -> ExitCode {
     let Some(socket) = sys::take_stdin() else { return not_by_hand() };
     let inherited = sys::close_inherited().is_err();
     let mut pipe = Pipe::new(socket);
-    let end = match ListenerSetup::receive(&mut pipe) {
+    let greeted = pipe.send(ToGatekeeper::Hello);
+    let end = match greeted.and_then(|()| ListenerSetup::receive(&mut pipe)) {
         Ok(prepared) => serve(&mut pipe, prepared, inherited),
         Err(PipeError::System(libc::ENOTSOCK)) => return not_by_hand(),
         Err(broken) => broken,

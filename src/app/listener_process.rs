@@ -1,15 +1,13 @@
-//! The listener as a child process. The gatekeeper starts it, sends it interfaces, keys, clients,
+//! The listener as a process. The gatekeeper starts it, waits for its first message, sends it interfaces, keys, clients,
 //! doors and addresses, and checks that it is confined. Only [`ListenerProcess::wait_until_ready`]
 //! waits. See `gatekeeper` for its reports afterwards.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child as Process, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::app::interfaces;
-use crate::app::listener;
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
 use crate::core::door::{Door, Step, TcpFlags};
@@ -17,17 +15,19 @@ use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Boot, Fault, Reject};
 use crate::edge::addresses::LocalAddress;
 use crate::edge::bpf::FilterSpec;
-use crate::edge::confine::{self, ConfineFailure, Limitations};
+use crate::edge::confine::{self, ConfineFailure, Limitation, Limitations};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
-    self, GatekeeperEnd, OwnAddress, PipeError, ToGatekeeper, ToListener,
+    GatekeeperEnd, OwnAddress, PeerProcess, PipeError, ToGatekeeper, ToListener,
 };
 use crate::edge::socket_failure::SocketFailure;
 use crate::edge::{capture, clock};
 use heartbeat::{Beat, Heartbeat};
+use process::Process;
 use setup::{SetupFeed, address_messages};
 
 mod heartbeat;
+mod process;
 mod setup;
 
 pub(super) use setup::{ListenerSpec, own_addresses};
@@ -56,6 +56,8 @@ pub(super) struct ListenerStart {
 /// A running listener. Dropping it kills the process and waits for its end.
 pub(super) struct ListenerProcess {
     process: Process,
+    /// `None` until its first message.
+    met: Option<Met>,
     pub(super) pipe: GatekeeperEnd,
     user: Option<(u32, u32)>,
     /// The rest of its set-up; `None` once it is ready.
@@ -65,6 +67,14 @@ pub(super) struct ListenerProcess {
     addresses: VecDeque<ToListener>,
     heartbeat: Heartbeat,
     ready: ListenerReady,
+}
+
+/// A listener that has said hello.
+#[derive(Clone, Copy)]
+struct Met {
+    pid: u32,
+    /// See [`confine::inherited_filters`].
+    inherited_filters: u64,
 }
 
 /// A listener that is ready.
@@ -113,9 +123,11 @@ pub(super) enum Progress {
 }
 
 impl ListenerProcess {
-    /// Starts a gateway's listener. [`ListenerProcess::advance`] sends its set-up.
-    /// Error: a right is missing.
-    pub(super) fn start(start: ListenerStart) -> Result<ListenerProcess, Fault> {
+    /// Starts a gateway's listener, as a child or by the socket of systemd at this path.
+    /// [`ListenerProcess::advance`] sends its set-up.
+    pub(super) fn start(
+        start: ListenerStart, socket: Option<&Path>,
+    ) -> Result<ListenerProcess, Fault> {
         let settings = &start.prepared.config.settings;
         let wanted = interfaces::resolved_interfaces(settings, &interfaces::of_default_routes());
         let knock_port = Some(settings.knock.port);
@@ -132,31 +144,27 @@ impl ListenerProcess {
             ready: ListenerReady::of(wanted),
             user: start.prepared.user,
         };
-        Self::spawn(spec)
+        if socket.is_some() && spec.user.is_none() {
+            let what = "only root can use a listener that systemd starts";
+            return Err(Fault::new(what, "leave out --listener-socket"));
+        }
+        Self::begin(spec, socket)
     }
 
-    /// Starts a listener.
+    /// Starts a listener as a child.
     pub(super) fn spawn(spec: ListenerSpec) -> Result<ListenerProcess, Fault> {
-        let (pipe, theirs) = gatekeeper_pipe::pair()?;
-        let process = Command::new("/proc/self/exe")
-            .arg0(spec.name)
-            .arg(listener::ARGUMENT)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            // Not the log: whatever took the listener over could write lines of its own there.
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| {
-                Fault::new(
-                    format!("the listener cannot be started: {error}"),
-                    "are /proc and /dev mounted?",
-                )
-            })?;
+        Self::begin(spec, None)
+    }
+
+    fn begin(spec: ListenerSpec, socket: Option<&Path>) -> Result<ListenerProcess, Fault> {
+        let (process, pipe) = match socket {
+            None => Process::child(spec.name)?,
+            Some(path) => Process::unit(path)?,
+        };
         let (user, ready) = (spec.user, spec.ready.clone());
         Ok(ListenerProcess {
             process,
+            met: None,
             pipe,
             user,
             setup: Some(SetupFeed::new(spec)),
@@ -244,20 +252,21 @@ impl ListenerProcess {
 
     /// True if queued messages wait to be sent.
     pub(super) fn wants_to_write(&self) -> bool {
+        let feeds = |setup: &SetupFeed| self.met.is_some() && setup.go.is_some();
         self.pipe.waiting() > 0
             || !self.addresses.is_empty()
-            || self.setup.as_ref().is_some_and(|setup| setup.go.is_some())
+            || self.setup.as_ref().is_some_and(feeds)
     }
 
-    /// The exit status of the process as text, if it has ended.
+    /// The exit status of the process as text, if it is our child and has ended.
     pub(super) fn ended(&mut self) -> Option<String> {
-        self.process.try_wait().ok().flatten().map(|status| status.to_string())
+        self.process.ended()
     }
 
-    /// Kills the process without waiting. Without CAP_KILL this fails for another user's process,
-    /// which then ends with the pipe.
-    pub(super) fn kill(&mut self) {
-        let _ = self.process.kill();
+    /// Kills the process without waiting. True if its end is to be waited for: it is our child.
+    pub(super) fn kill(&mut self) -> bool {
+        self.process.kill();
+        matches!(self.process, Process::Child(_))
     }
 
     /// Sends as much of the set-up as the pipe takes. Returns the limitations once it is ready.
@@ -268,7 +277,7 @@ impl ListenerProcess {
         self.pipe.flush()?;
         let mut moves = self.pipe.waiting() < waiting || self.heartbeat.due == Boot(0);
         for _ in 0..FEED {
-            if self.pipe.waiting() > 0 {
+            if self.pipe.waiting() > 0 || self.met.is_none() {
                 break;
             }
             let Some(message) = setup.next() else { break };
@@ -276,29 +285,72 @@ impl ListenerProcess {
             moves = true;
         }
         if moves {
-            self.heartbeat.due = now.plus(STALLED);
+            // systemd may be busy.
+            let patience = if self.met.is_none() { PATIENCE } else { STALLED };
+            self.heartbeat.due = now.plus(patience);
         }
-        match self.pipe.receive()? {
-            None if self.heartbeat.due <= now => Err(PipeError::Silent.into()),
-            None => Ok(None),
-            Some(ToGatekeeper::Ready { degraded }) => Ok(Some(Limitations::from_bits(degraded))),
-            Some(ToGatekeeper::Failed { step, errno }) => {
+        let Some((message, from)) = self.pipe.receive_from()? else {
+            return match self.heartbeat.due <= now {
+                true => Err(PipeError::Silent.into()),
+                false => Ok(None),
+            };
+        };
+        match (message, self.met) {
+            (ToGatekeeper::Hello, None) => {
+                self.meet(from).map_err(SetupError::Reported)?;
+                Ok(None)
+            }
+            // Another process that holds the pipe too is not the one that we look at.
+            (_, Some(met)) if met.pid != from.pid => Err(PipeError::Nonsense(Reject::Pipe).into()),
+            (_, None) => Err(PipeError::Nonsense(Reject::Pipe).into()),
+            (ToGatekeeper::Ready { degraded }, _) => Ok(Some(Limitations::from_bits(degraded))),
+            (ToGatekeeper::Failed { step, errno }, _) => {
                 let failure = ConfineFailure::from_pipe(step, errno);
                 Err(SetupError::reported(failure.map(ConfineFailure::fault)))
             }
-            Some(ToGatekeeper::NoSocket { capture, step, errno }) => {
+            (ToGatekeeper::NoSocket { capture, step, errno }, _) => {
                 let interface = self.ready.interfaces.get(usize::from(capture));
                 let interface = interface.map_or("?", String::as_str);
                 let failure = SocketFailure::from_pipe(step, errno);
                 Err(SetupError::reported(failure.map(|failure| failure.fault(interface))))
             }
-            Some(_) => Err(PipeError::Nonsense(Reject::Pipe).into()),
+            _ => Err(PipeError::Nonsense(Reject::Pipe).into()),
         }
+    }
+
+    /// Looks at the process that said hello, before it is given any key.
+    fn meet(&mut self, peer: PeerProcess) -> Result<(), Fault> {
+        let PeerProcess { pid, uid, gid } = peer;
+        if let (Process::Unit(_), Some(wanted)) = (&self.process, self.user)
+            && wanted != (uid, gid)
+        {
+            let what = format!(
+                "the listener of systemd runs as user {uid} and group {gid}, not as {} and {}",
+                wanted.0, wanted.1
+            );
+            return Err(Fault::new(
+                what,
+                "User= and Group= of toctoc-listener@.service must be the listener's own user, as \
+                 in [gateway] user",
+            ));
+        }
+        self.process.meet(pid)?;
+        self.met = Some(Met { pid, inherited_filters: confine::inherited_filters(pid)? });
+        self.heartbeat.due = clock::now().boot.plus(STALLED);
+        Ok(())
     }
 
     /// Verifies from outside that the process is confined: its own report is not enough.
     fn prove(&mut self, limitations: Limitations) -> Result<ListenerReady, Fault> {
-        confine::verify(self.process.id(), limitations, self.user)?;
+        let Some(Met { pid, inherited_filters }) = self.met else {
+            return Err(self.never_ready(PipeError::Nonsense(Reject::Pipe).into()));
+        };
+        let believed = match self.process {
+            Process::Child(_) => limitations,
+            // It has run as its own user from the start.
+            Process::Unit(_) => limitations.without(Limitation::UserKept),
+        };
+        confine::verify(pid, believed, self.user, inherited_filters)?;
         self.setup = None;
         self.heartbeat = Heartbeat::default();
         self.ready.limitations.extend(limitations.iter().map(|one| one.text().to_owned()));
@@ -309,12 +361,8 @@ impl ListenerProcess {
         match error {
             SetupError::Reported(fault) => fault,
             SetupError::Pipe(error) => {
-                let end = self.process.kill().and_then(|()| self.process.wait());
-                let how = end.map_or_else(|error| error.to_string(), |status| status.to_string());
-                Fault::new(
-                    format!("the listener did not start: {error}, {how}"),
-                    "`dmesg` may say why: no memory left, or a kernel that forbids a system call",
-                )
+                let (how, remedy) = self.process.end();
+                Fault::new(format!("the listener did not start: {error}{how}"), remedy)
             }
         }
     }
@@ -328,9 +376,7 @@ impl AsFd for ListenerProcess {
 
 impl Drop for ListenerProcess {
     fn drop(&mut self) {
-        // Without CAP_KILL we cannot kill another user's process, and must not wait for it. It ends
-        // with the pipe.
-        let _ = self.process.kill().and_then(|()| self.process.wait());
+        self.process.end();
     }
 }
 

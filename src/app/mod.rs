@@ -54,6 +54,8 @@ mod programs;
 pub mod provision;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod top;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+mod unit;
 mod waiting;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod warnings;

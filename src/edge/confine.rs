@@ -27,9 +27,9 @@ mod syscalls;
 #[cfg(test)]
 mod tests;
 
-pub use drop_privileges::drop_privileges;
+pub use drop_privileges::{FOR_COMMANDS, drop_privileges, may_run_commands};
 pub use outcome::{ConfineFailure, ConfineStep, Limitation, Limitations};
-pub use proof::verify;
+pub use proof::{inherited_filters, verify};
 
 /// The id of the user `nobody`, and of its group. Other programs run as it too: each of them may
 /// stop the listener.
@@ -173,7 +173,7 @@ fn become_user(
         if uid == 0 || gid == 0 {
             return Err(ConfineFailure { step: ConfineStep::User, errno: libc::EINVAL });
         }
-        drop_groups(may_change, ids, limitations)?;
+        drop_groups(held, ids, limitations)?;
         return set_ids(Uid::from_raw(uid), Gid::from_raw(gid));
     }
     // Root must become another user, with two exceptions. If there is no other user here, this root
@@ -185,7 +185,7 @@ fn become_user(
     if user != Some((Uid::effective().as_raw(), Gid::effective().as_raw())) {
         limitations.add(Limitation::UserKept);
     }
-    drop_groups(may_change, ids, limitations)
+    drop_groups(held, ids, limitations)
 }
 
 fn set_ids(uid: Uid, gid: Gid) -> Result<(), ConfineFailure> {
@@ -200,9 +200,9 @@ fn set_ids(uid: Uid, gid: Gid) -> Result<(), ConfineFailure> {
 }
 
 fn drop_groups(
-    may_change: bool, ids: &IdMap, limitations: &mut Limitations,
+    held: &CapState, ids: &IdMap, limitations: &mut Limitations,
 ) -> Result<(), ConfineFailure> {
-    if may_change && ids.may_set_groups {
+    if held.effective.has(Cap::SETGID) && ids.may_set_groups {
         return unistd::setgroups(&[]).map_err(ConfineFailure::at(ConfineStep::Groups));
     }
     if !unistd::getgroups().map_err(ConfineFailure::at(ConfineStep::Groups))?.is_empty() {

@@ -5,13 +5,19 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
+    getsockopt, recv, recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt,
+};
+use nix::unistd::geteuid;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::core::types::{Fault, Reject};
@@ -97,16 +103,54 @@ pub struct Pipe<Out, In> {
 pub type GatekeeperEnd = Pipe<ToListener, ToGatekeeper>;
 pub type ListenerEnd = Pipe<ToGatekeeper, ToListener>;
 
+/// A process at the other end of the pipe, by the kernel's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProcess {
+    pub pid: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
+
 /// A new pipe: the gatekeeper's end, and the listener's future descriptor 0. Both close-on-exec.
 pub fn pair() -> Result<(GatekeeperEnd, OwnedFd), Fault> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    match socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags) {
-        Ok((ours, theirs)) => Ok((Pipe::new(ours), theirs)),
-        Err(errno) => {
-            let what = format!("no pipe to the listener: {}", io::Error::from(errno));
-            Err(Fault::new(what, "see the kernel's reason"))
-        }
+    let made = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, FLAGS);
+    let (ours, theirs) = made.map_err(no_pipe)?;
+    setsockopt(&ours, sockopt::PassCred, &true).map_err(no_pipe)?;
+    Ok((Pipe::new(ours), theirs))
+}
+
+/// The gatekeeper's end of a pipe to a listener that is started for it by whoever holds the socket
+/// at `path`: root or this user. Never waits.
+pub fn connect(path: &Path) -> Result<GatekeeperEnd, Fault> {
+    let ours = socket(AddressFamily::Unix, SockType::SeqPacket, FLAGS, None).map_err(no_pipe)?;
+    // Before the first message: the kernel says of each who sent it.
+    setsockopt(&ours, sockopt::PassCred, &true).map_err(no_pipe)?;
+    UnixAddr::new(path)
+        .and_then(|address| nix::sys::socket::connect(ours.as_raw_fd(), &address))
+        .map_err(|errno| no_listener_socket(path, errno))?;
+    // Who made it may have any process read our keys.
+    let holder = getsockopt(&ours, sockopt::PeerCredentials).map_err(no_pipe)?.uid();
+    if holder != 0 && holder != geteuid().as_raw() {
+        let what = format!("the socket {} belongs to user {holder}", path.display());
+        return Err(Fault::new(what, "it must be root's: what listens there gets the keys"));
     }
+    Ok(Pipe::new(ours))
+}
+
+fn no_pipe(errno: nix::Error) -> Fault {
+    let what = format!("no pipe to the listener: {}", io::Error::from(errno));
+    Fault::new(what, "see the kernel's reason")
+}
+
+fn no_listener_socket(path: &Path, errno: nix::Error) -> Fault {
+    let what = format!("no listener at the socket {}: {}", path.display(), errno.desc());
+    let remedy = match errno {
+        nix::Error::EAGAIN => "whoever holds that socket does not answer: is systemd overloaded?",
+        _ => "`systemctl start toctoc-listener.socket`; or leave out --listener-socket",
+    };
+    Fault::new(what, remedy)
 }
 
 impl<Out: Message, In: Message> Pipe<Out, In> {
@@ -171,7 +215,12 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
     pub fn receive(&mut self) -> Result<Option<In>, PipeError> {
         // There is no room for descriptors, and the kernel closes any that is sent: a taken-over
         // listener cannot fill the gatekeeper's table of descriptors.
-        match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+        let received = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT);
+        self.take(received)
+    }
+
+    fn take(&mut self, received: nix::Result<usize>) -> Result<Option<In>, PipeError> {
+        match received {
             Ok(0) => Err(PipeError::Closed),
             Ok(length) => {
                 let bytes = &mut self.buffer[..length];
@@ -182,6 +231,33 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl GatekeeperEnd {
+    /// The next message, and who sent it. Never waits.
+    pub fn receive_from(&mut self) -> Result<Option<(ToGatekeeper, PeerProcess)>, PipeError> {
+        // No room for a descriptor beside it, as in `receive`.
+        let mut room = cmsg_space!(UnixCredentials);
+        let mut parts = [IoSliceMut::new(&mut self.buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let mut peer = None;
+        let received =
+            match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut room), flags) {
+                Ok(message) => {
+                    for control in message.cmsgs()? {
+                        if let ControlMessageOwned::ScmCredentials(sender) = control {
+                            let pid = sender.pid().cast_unsigned();
+                            peer = Some(PeerProcess { pid, uid: sender.uid(), gid: sender.gid() });
+                        }
+                    }
+                    Ok(message.bytes)
+                }
+                Err(errno) => Err(errno),
+            };
+        let Some(message) = self.take(received)? else { return Ok(None) };
+        let peer = peer.ok_or(PipeError::Nonsense(Reject::Pipe))?;
+        Ok(Some((message, peer)))
     }
 }
 

@@ -51,6 +51,8 @@ pub mod network_watch;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod one_time;
 #[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod pidfd;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
 pub mod probe;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod proc_net;

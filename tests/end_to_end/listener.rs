@@ -26,7 +26,7 @@ use toctoc::core::test_vectors;
 use toctoc::core::types::{Reject, Source};
 use toctoc::core::wire::{AwaitingReceipt, DATAGRAM};
 use toctoc::edge::bpf::FilterSpec;
-use toctoc::edge::confine::{Limitations, verify};
+use toctoc::edge::confine::{Limitations, inherited_filters, verify};
 use toctoc::edge::gatekeeper_pipe::{
     GatekeeperEnd, OwnAddress, PipeError, Tally, ToGatekeeper, ToListener, pair,
 };
@@ -40,6 +40,7 @@ pub(crate) struct Listening {
     pipe: GatekeeperEnd,
     pub(crate) process: Running,
     limitations: Limitations,
+    inherited_filters: u64,
 }
 
 fn door() -> DoorSpec {
@@ -63,6 +64,8 @@ impl Listening {
     fn start_with(net: &Net, interface: &str, door: &DoorSpec) -> Self {
         let (mut pipe, listener_end) = pair().unwrap();
         let process = net.gateway.spawn(&mut command(listener_end));
+        assert_eq!(message(&mut pipe, LONG), Ok(Some(ToGatekeeper::Hello)));
+        let inherited_filters = inherited_filters(process.0.id()).unwrap();
         let mut send = |message| {
             pipe.send(message).unwrap();
             pipe.drain(LONG).unwrap();
@@ -91,7 +94,8 @@ impl Listening {
         send(ToListener::Capture { interface });
         send(ToListener::Clients(vec![KnownClient { client: test_vectors::CLIENT, keys }]));
         send(ToListener::Go { user: user() });
-        let mut listening = Listening { pipe, process, limitations: Limitations::default() };
+        let mut listening =
+            Listening { pipe, process, limitations: Limitations::default(), inherited_filters };
         match listening.next() {
             ToGatekeeper::Ready { degraded } => {
                 listening.limitations = Limitations::from_bits(degraded)
@@ -319,7 +323,7 @@ fn the_listener_has_no_privileges_no_files_and_no_environment() {
     let net = Net::new();
     let it = Listening::start(&net, "gw0");
     let process = it.process.0.id();
-    verify(process, it.limitations, user()).unwrap();
+    verify(process, it.limitations, user(), it.inherited_filters).unwrap();
     let mut open: Vec<_> =
         fs::read_dir(format!("/proc/{process}/fd")).unwrap().map(|e| e.unwrap().path()).collect();
     open.sort();
@@ -384,6 +388,7 @@ fn a_set_up_out_of_order_is_refused_with_a_message() {
     ] {
         let (mut pipe, listener_end) = pair().unwrap();
         let mut process = net.gateway.spawn(&mut command(listener_end));
+        assert_eq!(message(&mut pipe, LONG), Ok(Some(ToGatekeeper::Hello)));
         pipe.send(wrong).unwrap();
         let Some(ToGatekeeper::Failed { step, errno }) = message(&mut pipe, LONG).unwrap() else {
             panic!()

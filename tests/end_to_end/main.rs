@@ -41,6 +41,7 @@ mod kept;
 mod knockd;
 mod leftovers;
 mod listener;
+mod listener_apart;
 mod local_user;
 mod planted;
 mod provisioning;

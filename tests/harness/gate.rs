@@ -144,6 +144,12 @@ impl Gate {
         self.start_by(command.arg(self.config()));
     }
 
+    /// Starts `prefix... toctocd run` with its listeners by the socket at `socket`.
+    pub fn start_apart(&mut self, prefix: &[&str], socket: &Path) {
+        let run = format!("exec \"$@\" --listener-socket {}", socket.display());
+        self.start_under(&[prefix, &["sh", "-c", &run, "sh"]].concat());
+    }
+
     /// Starts it with a clock that is wrong by `wrong`, for example `+10y` or `-1d`. The listener's
     /// clock is right.
     pub fn start_at(&mut self, wrong: &str) {

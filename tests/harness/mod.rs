@@ -16,6 +16,7 @@ pub mod raw;
 pub(crate) mod schema;
 pub mod ssh;
 pub(crate) mod ssh_keys;
+pub mod starter;
 pub mod steps;
 pub mod terminal;
 

@@ -81,6 +81,10 @@ pub enum ToctocdCommand {
         /// or with the reason why not.
         #[arg(long, value_name = "LOG", num_args = 0..=1, require_equals = true, default_missing_value = defaults::LOG)]
         background: Option<PathBuf>,
+        /// Have each listener started by whoever holds this socket, as `toctoc-listener.socket` of
+        /// systemd does, and not by the gateway itself, which then needs fewer privileges.
+        #[arg(long, value_name = "SOCKET", conflicts_with = "background")]
+        listener_socket: Option<PathBuf>,
     },
     /// Create the keys, a commented configuration, and an empty clients file. Never overwrites
     /// anything.

@@ -8,6 +8,7 @@ use super::Gatekeeper;
 use super::denials::limit_words;
 use super::in_force::{InForce, window};
 use super::requests::challenge_text;
+use super::rights::Rights;
 use super::serve;
 use crate::app::foreseen::{Foreseen, ForeseenGrant, ForeseenRefusal, Limit, Obstacle};
 use crate::app::prepare;
@@ -47,7 +48,7 @@ struct Outcome {
 pub fn foresee_without_gateway(config: &Path, question: &Question) -> Result<Foreseen, Fault> {
     let prepared = Arc::new(prepare::prepare(config, None)?);
     let now = clock::now();
-    let in_force = InForce::new(config, prepared, serve::network()?, now, true);
+    let in_force = InForce::new(config, prepared, serve::network()?, now, Rights::All);
     let (policy, grants) = (in_force.policy(), Grants::default());
     let foresight =
         Foresight { in_force: &in_force, policy: &policy, grants: &grants, now, latest: now.wall };

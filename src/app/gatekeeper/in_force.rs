@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::events::Network;
+use super::rights::Rights;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::config::{KnockSettings, Service, Settings};
@@ -28,15 +29,15 @@ pub(super) struct InForce {
     network: Network,
     started: Now,
     /// True if the process kept all of its rights; see `rights`.
-    all_rights: bool,
+    rights: Rights,
 }
 
 impl InForce {
     pub(super) fn new(
-        path: &Path, prepared: Arc<Prepared>, network: Network, started: Now, all_rights: bool,
+        path: &Path, prepared: Arc<Prepared>, network: Network, started: Now, rights: Rights,
     ) -> InForce {
         let clients = prepared.config.clients.clone();
-        InForce { path: path.to_owned(), prepared, clients, network, started, all_rights }
+        InForce { path: path.to_owned(), prepared, clients, network, started, rights }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -71,8 +72,8 @@ impl InForce {
         self.started
     }
 
-    pub(super) fn all_rights(&self) -> bool {
-        self.all_rights
+    pub(super) fn rights(&self) -> Rights {
+        self.rights
     }
 
     /// Addresses that a device in front of this machine may give to everybody's packets: its
@@ -202,7 +203,7 @@ impl InForce {
     pub(super) fn check_can_follow(&self, new: &FixedSettings) -> Result<(), Fault> {
         let old = FixedSettings::of(self.settings());
         let shown = self.path.display();
-        if !self.all_rights && new.has_commands {
+        if self.rights == Rights::Few && new.has_commands {
             return Err(Fault::new(
                 format!(
                     "{shown}: a door, a service or a hook has commands, and this toctocd has given up the rights for them"

@@ -236,9 +236,7 @@ impl Gatekeeper {
         };
         all.extend(listener.limitations.iter().cloned());
         all.extend(self.guard.limitations());
-        if self.in_force.all_rights() {
-            all.push(super::rights::ALL_KEPT.to_owned());
-        }
+        all.extend(self.in_force.rights().limitation());
         for name in &listener.missing {
             all.push(match name == DEFAULT_ROUTE {
                 true => "there is no default route: no knock is heard by it".to_owned(),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -44,6 +45,8 @@ pub(super) struct Server {
     /// True if the network may have changed since the look at it that is under way.
     look_again: bool,
     listeners: BTreeMap<ListenerId, ListenerProcess>,
+    /// The socket of systemd that starts listeners, if they are not our children.
+    listener_socket: Option<PathBuf>,
     /// Listeners that were killed and have not been reaped.
     dying: Vec<ListenerProcess>,
     runner: Runner,
@@ -66,6 +69,7 @@ pub(super) struct Sources {
     pub(super) guard: NftGuard,
     pub(super) control: Control,
     pub(super) listener: ListenerProcess,
+    pub(super) listener_socket: Option<PathBuf>,
     /// The umask for commands.
     pub(super) umask: Mode,
     pub(super) log: Log,
@@ -112,6 +116,7 @@ impl Server {
             guard,
             control,
             listener,
+            listener_socket,
             umask,
             log,
             hooks,
@@ -127,6 +132,7 @@ impl Server {
             worker: Worker::new()?,
             look_again: false,
             listeners: BTreeMap::from([(ListenerId(0), listener)]),
+            listener_socket,
             dying: Vec::new(),
             runner: Runner::with_umask(umask),
             hooks: Hooks::start(hooks, log.handle()),
@@ -280,8 +286,9 @@ impl Server {
     }
 
     fn end_listener(&mut self, id: ListenerId) {
-        if let Some(mut listener) = self.listeners.remove(&id) {
-            listener.kill();
+        if let Some(mut listener) = self.listeners.remove(&id)
+            && listener.kill()
+        {
             self.dying.push(listener);
         }
     }
@@ -303,13 +310,15 @@ impl Server {
             Output::SetHooks(hooks) => self.hooks.set(hooks),
             Output::SetMetrics(settings) => self.metrics.set(settings),
             Output::OpenLog(settings) => self.log.reopen(clock::now().wall, settings),
-            Output::StartListener(id, start) => match ListenerProcess::start(start) {
-                Ok(listener) => drop(self.listeners.insert(id, listener)),
-                Err(fault) => {
-                    self.events
-                        .push_back(Event::ListenerLost { id, why: ListenerLoss::NotReady(fault) });
+            Output::StartListener(id, start) => {
+                match ListenerProcess::start(start, self.listener_socket.as_deref()) {
+                    Ok(listener) => drop(self.listeners.insert(id, listener)),
+                    Err(fault) => {
+                        let why = ListenerLoss::NotReady(fault);
+                        self.events.push_back(Event::ListenerLost { id, why });
+                    }
                 }
-            },
+            }
             Output::Send(id, message) => {
                 if let Some(listener) = self.listeners.get_mut(&id) {
                     listener.send(message);

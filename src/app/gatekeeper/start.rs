@@ -3,12 +3,13 @@
 
 use crate::core::event::EventKind;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::events::Network;
 use super::guard::{Comparison, GuardWork};
 use super::process::ThisHost;
+use super::rights::Rights;
 use super::serve::{Server, Sources};
 use super::{
     CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, Trial, process, rights,
@@ -50,7 +51,7 @@ pub(super) struct Beginning<'a> {
     pub(super) listener: ListenerReady,
     /// The day whose keys the listener has.
     pub(super) day: u32,
-    pub(super) all_rights: bool,
+    pub(super) rights: Rights,
     pub(super) started: Now,
 }
 
@@ -69,7 +70,7 @@ impl Gatekeeper {
             Arc::clone(&prepared),
             beginning.network,
             started,
-            beginning.all_rights,
+            beginning.rights,
         );
         let mut gatekeeper = Gatekeeper {
             policy: in_force.policy(),
@@ -123,15 +124,22 @@ impl Gatekeeper {
     }
 }
 
-/// Runs a gateway with this configuration until it is told to end. `confirm`: the seconds of a
-/// trial, if the guard is not on one already.
+/// The options of a start.
+pub struct StartOptions {
+    /// The seconds of a trial, if the guard is not on one already.
+    pub confirm: Option<u32>,
+    /// The socket by which systemd starts listeners. `None`: they are our children.
+    pub listener_socket: Option<PathBuf>,
+}
+
+/// Runs a gateway with this configuration until it is told to end.
 ///
 /// # Errors
 /// [`RunFault::Start`]: the gateway cannot start; the firewall is unchanged unless the fault says
 /// that the guard is up.
 /// [`RunFault::Serve`]: the kernel refuses a call that should not fail.
-pub fn run(config: &Path, confirm: Option<u32>) -> Result<(), RunFault> {
-    let server = start(config, confirm).map_err(RunFault::Start)?;
+pub fn run(config: &Path, options: &StartOptions) -> Result<(), RunFault> {
+    let server = start(config, options).map_err(RunFault::Start)?;
     server.serve().map_err(RunFault::Serve)
 }
 
@@ -147,7 +155,7 @@ pub enum RunFault {
 ///
 /// # Errors
 /// The gateway cannot start. The firewall is unchanged, unless the fault says that the guard is up.
-fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
+fn start(path: &Path, options: &StartOptions) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
     sys::give_back_memory();
     let prepared = Arc::new(prepare::prepare(path, None)?);
@@ -167,7 +175,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
         doors: settings.doors.clone(),
         addresses: network.addresses.clone(),
     };
-    let mut listener = ListenerProcess::start(listener)?;
+    let mut listener = ListenerProcess::start(listener, options.listener_socket.as_deref())?;
     let ready = listener.wait_until_ready()?;
     let started = clock::now();
     let (state, recovered) = State::open(
@@ -180,9 +188,9 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
     let metrics = MetricsThread::prepare(settings)?;
     let control = Control::bind(&settings.gateway.control_socket)?;
     let openings = Openings::restore(started, recovered.ledger.openings().cloned());
-    let all_rights = rights::settle(settings, &openings)?;
+    let rights = rights::settle(settings, &openings, options.listener_socket.is_some())?;
     let is_unproven = recovered.ledger.marks().next().is_none();
-    let confirm = match confirm {
+    let confirm = match options.confirm {
         // Nobody has ever got in: somebody who tries it out at a terminal must not lock himself
         // out.
         None if is_asked && is_unproven => Some(FIRST_TRIAL),
@@ -208,7 +216,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
         trial: rules.trial,
         listener: ready,
         day,
-        all_rights,
+        rights,
         started,
     };
     let mut gatekeeper = Gatekeeper::begin_with(beginning).map_err(|fault| Fault {
@@ -232,6 +240,7 @@ fn start(path: &Path, confirm: Option<u32>) -> Result<Server, Fault> {
             guard: nft_guard,
             control,
             listener,
+            listener_socket: options.listener_socket.clone(),
             umask,
             log,
             hooks: settings.hooks.clone(),

@@ -19,19 +19,24 @@ use super::syscalls::architecture;
 use crate::core::types::Fault;
 
 /// The capabilities that we keep, for us and for our child processes: none can be regained.
-const KEPT: [Cap; 7] = [
+const KEPT: [Cap; 2] = [
     // nftables, also by the nft program.
     Cap::NET_ADMIN,
-    // Sockets for the next listener.
-    Cap::NET_RAW,
-    // For the listener, to drop its privileges.
-    Cap::SETUID,
-    Cap::SETGID,
-    Cap::SETPCAP,
-    Cap::SYS_CHROOT,
     // To end the listener, which runs as another user.
     Cap::KILL,
 ];
+/// Those for a listener that is our child: to open its sockets and to drop its privileges.
+const FOR_LISTENER: [Cap; 5] =
+    [Cap::NET_RAW, Cap::SETUID, Cap::SETGID, Cap::SETPCAP, Cap::SYS_CHROOT];
+
+/// What our unit leaves to commands beyond [`KEPT`], with commands.conf and no sooner.
+pub const FOR_COMMANDS: [Cap; 5] = FOR_LISTENER;
+
+/// True if our bounding set has it.
+pub fn may_run_commands() -> bool {
+    let bounding = bounding::probe();
+    FOR_COMMANDS.into_iter().all(|cap| bounding.has(cap))
+}
 
 /// libc does not name it for musl on aarch64.
 const KEXEC_FILE_LOAD: libc::c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
@@ -88,9 +93,13 @@ const SECOND_NUMBER: Option<libc::c_long> = None;
 
 /// Drops what a gatekeeper without commands never needs, for good, and checks that it is gone. A
 /// refused call fails with EPERM. Only for a process with one thread; end it after an error.
-pub fn drop_privileges() -> Result<(), Fault> {
+/// `is_listener_apart`: no listener will be our child.
+pub fn drop_privileges(is_listener_apart: bool) -> Result<(), Fault> {
     let filters_before = filters(&status("self")?);
-    let kept = CapSet::from_iter(KEPT);
+    let mut kept = CapSet::from_iter(KEPT);
+    if !is_listener_apart {
+        kept.extend(FOR_LISTENER);
+    }
     let held = CapState::get_current().map_err(|error| fault("its capabilities", &error))?;
     let may_drop_bounding = held.effective.has(Cap::SETPCAP);
     if may_drop_bounding {
@@ -103,7 +112,10 @@ pub fn drop_privileges() -> Result<(), Fault> {
         permitted: held.permitted & kept,
         inheritable: held.inheritable & kept,
     };
-    narrow.set_current().map_err(|error| fault("its capabilities", &error))?;
+    // Under our unit there is nothing to drop, and the call is not allowed.
+    if narrow != held {
+        narrow.set_current().map_err(|error| fault("its capabilities", &error))?;
+    }
     prctl::set_no_new_privs().map_err(|error| fault("the right to new privileges", &error))?;
     let arch = architecture(std::env::consts::ARCH).map_err(ConfineFailure::fault)?;
     for program in programs(arch).map_err(|error| fault("system calls", &error))? {
@@ -189,7 +201,9 @@ mod tests {
 
     #[test]
     fn every_privilege_that_the_gatekeeper_kept_is_noticed() {
-        let good = |status: &str| check(status, CapSet::from_iter(KEPT), true, 1).is_ok();
+        let good = |status: &str| {
+            check(status, CapSet::from_iter(KEPT.into_iter().chain(FOR_LISTENER)), true, 1).is_ok()
+        };
         assert!(good(GOOD));
         for (right, wrong) in [
             ("CapEff:\t00000000000431e0", "CapEff:\t00000000002431e0"),

@@ -206,6 +206,10 @@ impl Limitations {
         self.0 & (1 << limitation as u8) != 0
     }
 
+    pub fn without(self, limitation: Limitation) -> Self {
+        Self(self.0 & !(1 << limitation as u8))
+    }
+
     pub fn iter(self) -> impl Iterator<Item = Limitation> {
         Limitation::ALL.into_iter().filter(move |limitation| self.has(*limitation))
     }

@@ -258,6 +258,7 @@ impl Message for ToGatekeeper {
 
     fn encode(self) -> EncodedMessage {
         let fields = match self {
+            Self::Hello => Fields::of(0),
             Self::Ready { degraded } => Fields::of(1).u32(degraded),
             Self::Failed { step, errno } => Fields::of(2).u8(step).u32(errno.cast_unsigned()),
             Self::NoSocket { capture, step, errno } => {
@@ -299,6 +300,7 @@ impl Message for ToGatekeeper {
         let mut reader = Reader::new(bytes);
         let r = &mut reader;
         let message = match r.u8()? {
+            0 => Self::Hello,
             1 => Self::Ready { degraded: r.u32()? },
             2 => Self::Failed { step: r.u8()?, errno: r.u32()?.cast_signed() },
             3 => Self::Knock(HandedKnock {

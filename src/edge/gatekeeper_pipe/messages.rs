@@ -91,6 +91,8 @@ pub enum ToListener {
 /// A message from the listener. An attacker who has taken it over can send any, at any rate.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToGatekeeper {
+    /// The first message: it runs, and waits for its set-up.
+    Hello,
     /// It has dropped its privileges and listens. `degraded`: the bits of its
     /// [`crate::edge::confine::Limitations`].
     Ready { degraded: u32 },

@@ -97,6 +97,7 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
     let source = Source::new(ip);
     let mapped: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
     vec![
+        ToGatekeeper::Hello,
         ToGatekeeper::Ready { degraded: 5 },
         ToGatekeeper::Failed { step: 3, errno: -1 },
         ToGatekeeper::NoSocket { capture: 300, step: 2, errno: -1 },
@@ -232,13 +233,56 @@ fn a_listener_that_does_not_read_never_blocks_the_gatekeeper() {
 }
 
 #[test]
+fn the_kernel_says_who_sent_a_message_and_a_descriptor_beside_it_is_not_opened() {
+    let (mut gatekeeper, mut listener) = ends();
+    assert_eq!(gatekeeper.receive_from(), Ok(None));
+    listener.send(ToGatekeeper::Hello).unwrap();
+    let (message, peer) = gatekeeper.receive_from().unwrap().unwrap();
+    assert_eq!((message, peer.pid), (ToGatekeeper::Hello, std::process::id()));
+    assert_eq!(peer.uid, nix::unistd::getuid().as_raw());
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    send_with(&listener, &ToGatekeeper::Hello.encode(), writer);
+    assert!(gatekeeper.receive_from().unwrap().is_some());
+    assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0));
+    drop(listener);
+    assert_eq!(gatekeeper.receive_from(), Err(PipeError::Closed));
+}
+
+#[test]
+fn a_socket_whose_holder_does_not_answer_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("listener");
+    let missing = connect(&path).err().unwrap();
+    assert!(missing.remedy.contains("systemctl start toctoc-listener.socket"), "{missing}");
+    let holder = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::empty(), None).unwrap();
+    nix::sys::socket::bind(holder.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    let room = nix::sys::socket::Backlog::new(1).unwrap();
+    nix::sys::socket::listen(&holder, room).unwrap();
+    let mut waiting = Vec::new();
+    let full = loop {
+        match connect(&path) {
+            Ok(end) => waiting.push(end),
+            Err(fault) => break fault,
+        }
+        assert!(waiting.len() < 5, "its queue is bounded");
+    };
+    assert!(full.remedy.contains("does not answer"), "{full}");
+}
+
+fn send_with(end: &ListenerEnd, bytes: &[u8], descriptor: OwnedFd) {
+    let (parts, raw) = ([IoSlice::new(bytes)], [descriptor.as_raw_fd()]);
+    let control = [ControlMessage::ScmRights(&raw)];
+    sendmsg::<()>(end.as_fd().as_raw_fd(), &parts, &control, MsgFlags::empty(), None).unwrap();
+}
+
+#[test]
 fn nonsense_breaks_the_pipe() {
     let send = |bytes: &[u8]| {
         let (mut gatekeeper, listener) = ends();
         nix::sys::socket::send(listener.as_fd().as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
         gatekeeper.receive()
     };
-    for bytes in [&[0][..], &[200], &[1, 0, 0, 0], &[3; 257], &[0; SHORT + 1], &[1; 5000]] {
+    for bytes in [&[0, 0][..], &[200], &[1, 0, 0, 0], &[3; 257], &[0; SHORT + 1], &[1; 5000]] {
         assert_eq!(send(bytes), Err(PipeError::Nonsense(Reject::Pipe)), "{}", bytes.len());
     }
 }
@@ -287,12 +331,7 @@ fn more_clients_than_a_message_may_have_are_no_message() {
 fn a_descriptor_sent_to_the_gatekeeper_is_not_opened_there() {
     let (mut gatekeeper, listener) = ends();
     let (reader, writer) = nix::unistd::pipe().unwrap();
-    let bytes = ToGatekeeper::Ready { degraded: 0 }.encode();
-    let (parts, raw) = ([IoSlice::new(&bytes)], [writer.as_raw_fd()]);
-    let control = [ControlMessage::ScmRights(&raw)];
-    let flags = MsgFlags::empty();
-    sendmsg::<()>(listener.as_fd().as_raw_fd(), &parts, &control, flags, None).unwrap();
-    drop(writer);
+    send_with(&listener, &ToGatekeeper::Ready { degraded: 0 }.encode(), writer);
     assert_eq!(gatekeeper.receive().unwrap(), Some(ToGatekeeper::Ready { degraded: 0 }));
     // If the gatekeeper had a copy of the writing end, this would not be the end of the file.
     assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0));

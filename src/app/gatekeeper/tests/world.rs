@@ -15,6 +15,7 @@ use crate::app::admin::PacketCounts;
 use crate::app::gatekeeper::events::{
     Event, Lane, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult,
 };
+use crate::app::gatekeeper::rights::Rights;
 use crate::app::gatekeeper::start::Beginning;
 use crate::app::gatekeeper::{Gatekeeper, Host};
 use crate::app::joined::ClientFiles;
@@ -809,7 +810,7 @@ fn begin(
         trial,
         listener: ready(),
         day: started.wall.day(),
-        all_rights: true,
+        rights: Rights::All,
         started,
     })
 }
