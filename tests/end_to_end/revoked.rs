@@ -171,4 +171,11 @@ fn a_client_whose_name_nobody_can_read_any_more_is_revoked_by_what_the_gateway_k
         fs::write(&clients, &text).unwrap();
         gate.reload();
     }
+    // Somebody has removed the line, and no reload followed.
+    fs::write(&clients, "").unwrap();
+    assert_eq!(anna.open(&gate.net.client, "ssh", 0).unwrap().status, Status::Granted);
+    let said = gate.toctocd(&["client", "revoke", "anna"]);
+    assert!(stderr(&said).contains("is revoked at the running gateway"), "{said:?}");
+    assert_eq!(said.status.code(), Some(0));
+    is_refused(&gate, &anna);
 }

@@ -36,7 +36,10 @@ fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> 
         Err(fault) if fault.kind == FaultKind::Name => {
             let Ok(Some(id)) = admin::find_client(settings, name) else { return Err(fault) };
             let Ok(()) = admin::revoke(settings, id) else { return Err(fault) };
-            take_out(settings, &id.to_string()).map_err(|_| fault)
+            match take_out(settings, &id.to_string()) {
+                Err(fault) if fault.kind == FaultKind::Name => return Ok(without_a_line(name)),
+                taken => taken,
+            }
         }
         taken => taken,
     };
@@ -50,6 +53,15 @@ fn revoke_from(settings: &Settings, name: &str) -> Result<CommandOutput, Fault> 
     };
     let err = format!("`{name}` is revoked in {}\n{said}\n", file.display());
     Ok(CommandOutput { code, err, ..CommandOutput::out(String::new()) })
+}
+
+/// The outcome if somebody has removed the client's line, and the running gateway did not know yet.
+fn without_a_line(name: &str) -> CommandOutput {
+    let err = format!(
+        "`{name}` is revoked at the running gateway, which has ended its grants and refuses its \
+         knocks; no file has a line of that name\n"
+    );
+    CommandOutput { err, ..CommandOutput::out(String::new()) }
 }
 
 /// The outcome at a running gateway that has been told. A reload that fails later has revoked all
