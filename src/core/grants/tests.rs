@@ -230,6 +230,12 @@ fn a_grant_whose_connections_go_on_is_remembered_until_nothing_can_cut_them_any_
             assert_eq!(after(&[closings, ended].concat()), kept, "{says:?}");
         }
     }
+    // Nothing is known of connections to what commands opened.
+    let mut grants = Grants::default();
+    let commands = ActiveGrant { ports: 0, ..cutting(1, START, Revoked) };
+    open(&mut grants, commands);
+    grants.end(at(10), &[commands.key], End::Closed);
+    assert_eq!(grants.past_after(None).count(), 0);
     // A close that must not cut, because of a neighbour, leaves them to a revocation.
     let mut grants = Grants::default();
     let [mine, theirs] = [1, 2].map(|client| cutting(client, START, Closed));

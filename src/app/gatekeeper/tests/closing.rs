@@ -171,6 +171,23 @@ fn with_cut_a_grant_and_its_connections_end_at_once_and_nobody_elses() {
     assert!(!world.lets_in(Anna, 22) && world.lets_in(Bert, 22));
 }
 
+fn close_herself(world: &mut World) {
+    let request = Anna.request("ssh", world.second());
+    let ticket = world.hand(Anna, &Request { kind: KnockKind::Close, ..request });
+    world.settle();
+    assert_eq!(world.status(ticket), Some(Status::Closed));
+}
+
+#[test]
+fn a_grant_whose_connections_a_close_has_cut_is_on_no_disk_any_more() {
+    let mut world = World::with(|files| files.settings.services[0].cut = DisconnectPolicy::Closed);
+    connect(&mut world, Anna);
+    world.advance(SECOND);
+    close_herself(&mut world);
+    assert_eq!(connections(&world), 0);
+    assert_eq!(world.disk.durable_ledger(at(0)).grants().count(), 0);
+}
+
 /// Ends Anna's grant for ssh, whose connections go on.
 type Ending = fn(&mut World);
 
@@ -180,13 +197,7 @@ fn a_revocation_still_cuts_what_goes_on_after_a_grant_was_ended() {
         ("an admin", |world| {
             close(world, &[("client", "anna")], false);
         }),
-        ("herself", |world| {
-            let request = Anna.request("ssh", world.second());
-            let close = Request { kind: KnockKind::Close, ..request };
-            let ticket = world.hand(Anna, &close);
-            world.settle();
-            assert_eq!(world.status(ticket), Some(Status::Closed));
-        }),
+        ("herself", close_herself),
         ("shorter grants", |world| {
             let limits = Limits { max_seconds: Some(5), ..Limits::default() };
             world.files.limits.insert(Anna, Arc::new(limits));

@@ -38,6 +38,9 @@ fn the_status_of_a_gateway_that_is_well() {
         assert_eq!(told[key], value, "{key}");
     }
     assert_eq!((&told["packets"]["received"], &told["packets"]["granted"]), (&1.into(), &1.into()));
+    let ssh = serde_json::json!([{ "service": "ssh", "grants": 1, "max_grants": 4096 }]);
+    assert_eq!(told["open"], ssh, "no service without grants");
+    assert_eq!((&told["knocked"][0]["client"], &told["clients"]), (&"anna".into(), &3.into()));
 }
 
 #[test]
