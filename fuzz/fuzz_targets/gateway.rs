@@ -545,6 +545,7 @@ fn engine(now: Now, enrolled: [bool; 2], joins: &joins::Joins) -> Engine {
         keys: test_vectors::gateway(),
         port: PORT,
         rate: Rate { burst: 64, per_second: 4 },
+        shared: None,
     };
     Engine::new(Setup {
         sealed: Some(sealed),

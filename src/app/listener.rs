@@ -15,15 +15,16 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::core::bytes::{saturated_u16, saturated_u64};
 use crate::core::engine::{Action, Engine, SealedSetup, Setup};
-use crate::core::keyring::Realm;
+use crate::core::keyring::{Realm, SLOTS, Secret};
 use crate::core::noise::KeyPair;
 use crate::core::quota::Rate;
 use crate::core::sequence::{DoorSpec, SequenceEvent};
 use crate::core::types::{Now, Reject, Wall};
 use crate::core::wire::GatewayKeys;
 use crate::edge::bpf::{self, FilterSpec};
-use crate::edge::capture::{self, Capture, CaptureResult};
+use crate::edge::capture::{self, Capture, CaptureResult, Filters};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
+use crate::edge::ebpf::{NotLoaded, TagMap};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
     ListenerEnd, OwnAddress, Pipe, PipeError, QUEUE, Tally, ToGatekeeper, ToListener,
@@ -76,6 +77,7 @@ struct ListenerSetup {
     setup: Setup,
     /// The number of clients to expect.
     clients: u32,
+    kernel_tags: Option<KernelTags>,
     /// Made for the first clients: their tags are computed while the gatekeeper derives the keys of
     /// the next ones.
     engine: Option<Engine>,
@@ -84,6 +86,13 @@ struct ListenerSetup {
     interfaces: Vec<u32>,
     filter: FilterSpec,
     user: Option<(u32, u32)>,
+}
+
+/// What the kernel's filter needs to know tags.
+struct KernelTags {
+    map: Result<TagMap, NotLoaded>,
+    /// The key of the mask of knocks.
+    mask: Secret<32>,
 }
 
 /// The lists of our addresses that are being received: those for sealed knocks, and for doors.
@@ -162,7 +171,11 @@ impl ListenerSetup {
                     other: other.as_ref().map(KeyPair::new),
                 };
                 let rate = Rate { burst, per_second };
-                self.setup.sealed = Some(SealedSetup { keys, port, rate });
+                let mask = Secret::new(*keys.realm.knock_mask());
+                let map = TagMap::new(SLOTS.saturating_mul(clients.try_into().unwrap_or(0)));
+                let shared = map.as_ref().ok().map(|map| map.tags);
+                self.kernel_tags = Some(KernelTags { map, mask });
+                self.setup.sealed = Some(SealedSetup { keys, port, rate, shared });
                 self.clients = clients;
             }
             ToListener::Clients(clients) => {
@@ -261,15 +274,30 @@ fn serve(pipe: &mut ListenerEnd, prepared: ListenerSetup, inherited: bool) -> Pi
     }
 }
 
-/// Opens a capture socket for each interface. Nothing is read from them yet.
-fn open_captures(interfaces: &[u32], filter: &FilterSpec) -> Result<Vec<Option<Capture>>, Failure> {
-    let program = bpf::program(filter);
+/// Opens a capture socket for each interface. Nothing is read from them yet. Also says what they
+/// lack, if their filter does not know tags.
+fn open_captures(
+    interfaces: &[u32], spec: &FilterSpec, tags: Option<KernelTags>,
+) -> Result<(Vec<Option<Capture>>, Option<Limitation>), Failure> {
+    let classic = bpf::program(spec);
+    let program = tags.map(|KernelTags { map, mask }| map?.load(spec, mask.expose()));
+    let mut lacks = match &program {
+        None | Some(Ok(_)) => None,
+        Some(Err(NotLoaded::Forbidden)) => Some(Limitation::TagsForbidden),
+        Some(Err(NotLoaded::Refused { .. })) => Some(Limitation::TagsRefused),
+    };
+    let loaded = program.as_ref().and_then(|program| program.as_ref().ok());
+    let filters = Filters { classic: &classic, with_tags: loaded.map(AsFd::as_fd) };
     let mut captures = Vec::with_capacity(interfaces.len());
     for (capture, interface) in interfaces.iter().enumerate() {
-        let opened = Capture::open(*interface, &program);
-        captures.push(Some(opened.map_err(|why| Failure::Socket { capture, why })?));
+        let opened = Capture::open(*interface, &filters);
+        let opened = opened.map_err(|why| Failure::Socket { capture, why })?;
+        if loaded.is_some() && !opened.knows_tags {
+            lacks = Some(Limitation::TagsRefused);
+        }
+        captures.push(Some(opened));
     }
-    Ok(captures)
+    Ok((captures, lacks))
 }
 
 struct Listener {
@@ -296,14 +324,14 @@ impl Listener {
     fn confined(
         pipe: &ListenerEnd, prepared: ListenerSetup, inherited: bool,
     ) -> Result<(Self, u32), Failure> {
-        let ListenerSetup { setup, clients, engine, mut addresses, interfaces, filter, user } =
-            prepared;
+        let ListenerSetup { setup, clients, engine, interfaces, filter, user, .. } = prepared;
+        let (mut addresses, kernel_tags) = (prepared.addresses, prepared.kernel_tags);
         // Lets the library query the system now, before confinement forbids it.
         entropy::bytes::<1>()
             .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
         let mut engine = engine.unwrap_or_else(|| roomy_engine(setup, clients));
         engine.set_addresses(mem::take(&mut addresses.knock), mem::take(&mut addresses.door));
-        let captures = open_captures(&interfaces, &filter)?;
+        let (captures, lacks) = open_captures(&interfaces, &filter, kernel_tags)?;
         let has_receipts = filter.knock_port.is_some();
         let sender = match has_receipts {
             true => Sender::open().map_err(|why| Failure::Socket { capture: 0, why })?,
@@ -314,6 +342,9 @@ impl Listener {
         senders.extend(sender.sockets());
         let descriptors = captures.len() + senders.len();
         let mut notes = confine(user, saturated_u64(descriptors), &senders)?;
+        if let Some(lacks) = lacks {
+            notes.add(lacks);
+        }
         if !group_is_known {
             notes.add(Limitation::GroupUnknown);
         }
@@ -457,6 +488,7 @@ impl Listener {
         rejected.add(Reject::Dropped, self.dropped);
         let tally = Tally {
             rejected,
+            filtered: self.engine.filtered(),
             read: self.engine.packets(),
             lost: self.lost,
             doors: self.engine.door_packets(),

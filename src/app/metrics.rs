@@ -95,6 +95,13 @@ fn packets(page: &mut Page, packets: &PacketCounts) {
         let number = found.map_or(0, |(_, number)| *number);
         page.sample("toctoc_rejected_total", &[("reason", reject.name())], number);
     }
+    let help = "Rejected packets that the kernel's filter dropped, by reason.";
+    page.family("toctoc_filtered", "counter", help);
+    for reject in [Reject::UnknownTag, Reject::Length] {
+        let found = packets.filtered.iter().find(|(name, _)| name == reject.name());
+        let number = found.map_or(0, |(_, number)| *number);
+        page.sample("toctoc_filtered_total", &[("reason", reject.name())], number);
+    }
     page.gauge("toctoc_waiting_knocks", "Knocks that have no answer yet.", packets.waiting);
 }
 

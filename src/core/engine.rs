@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::bytes::saturated_u64;
 use super::door::Step;
-use super::keyring::{Secret, TAG, TagOwner, TagTable};
+use super::keyring::{FilterDrops, SLOTS, Secret, SharedTags, TAG, TagOwner, TagTable};
 use super::knock::{Asked, HandedKnock, KnockKind, RECEIPT_BODY, Request};
 use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
 use super::quota::Rate;
@@ -43,6 +43,8 @@ pub struct SealedSetup {
     pub port: u16,
     /// How fast one client may knock; its first knock is never too fast.
     pub rate: Rate,
+    /// The tags as the kernel's filter knows them, if it looks at tags.
+    pub shared: Option<SharedTags>,
 }
 
 /// An instruction to the listener.
@@ -82,6 +84,7 @@ struct SealedKnocks {
     keys: GatewayKeys,
     port: u16,
     tags: TagTable,
+    shared: Option<SharedTags>,
     clients: Clients,
     tickets: Tickets,
 }
@@ -130,7 +133,9 @@ impl Engine {
             && let Some(owner) = sealed.tags.find(tag)
             && let Some(removed) = sealed.clients.remove(owner.row)
         {
-            sealed.tags.remove(owner.row, &removed.keys.tags());
+            let tags = removed.keys.tags();
+            sealed.tags.remove(owner.row, &tags);
+            sealed.unshare(&tags);
             self.counters.add(Reject::UnknownTag, saturated_u64(removed.queued));
         }
     }
@@ -255,6 +260,12 @@ impl Engine {
         self.packets
     }
 
+    /// What the kernel's filter has dropped, if it knows tags.
+    pub fn filtered(&self) -> FilterDrops {
+        let shared = self.sealed.as_ref().and_then(|sealed| sealed.shared.as_ref());
+        shared.map(SharedTags::dropped).unwrap_or_default()
+    }
+
     /// Packets that went to the doors.
     pub fn door_packets(&self) -> u64 {
         self.door_packets
@@ -268,12 +279,12 @@ impl Engine {
 
 impl SealedKnocks {
     fn new(setup: SealedSetup, clients: Vec<KnownClient>) -> Self {
-        let SealedSetup { keys, port, rate } = setup;
+        let SealedSetup { keys, port, rate, shared } = setup;
         let mut tags = TagTable::default();
         tags.reserve(clients.len());
         let table = Clients::new(clients.len(), rate);
         let tickets = Tickets::default();
-        let mut sealed = Self { keys, port, tags, clients: table, tickets };
+        let mut sealed = Self { keys, port, tags, shared, clients: table, tickets };
         for client in clients {
             sealed.enrol(client);
         }
@@ -282,16 +293,33 @@ impl SealedKnocks {
 
     fn enrol(&mut self, client: KnownClient) {
         let tags = client.keys.tags();
+        // The new ones before the old ones go: the kernel must miss none of both for a moment.
+        self.share(&tags);
+        let mut old_tags = [None; SLOTS];
         let row = match self.tags.find(&client.keys.clockless_tag()) {
             Some(owner) => {
                 if let Some(old) = self.clients.replace(owner.row, client) {
-                    self.tags.remove(owner.row, &old.tags());
+                    old_tags = old.tags();
+                    self.tags.remove(owner.row, &old_tags);
                 }
                 owner.row
             }
             None => self.clients.insert(client),
         };
         self.tags.insert(row, &tags);
+        self.unshare(&old_tags);
+    }
+
+    fn share(&self, tags: &[Option<[u8; TAG]>; SLOTS]) {
+        if let Some(shared) = &self.shared {
+            tags.iter().flatten().for_each(|tag| shared.insert(tag));
+        }
+    }
+
+    fn unshare(&self, tags: &[Option<[u8; TAG]>; SLOTS]) {
+        if let Some(shared) = &self.shared {
+            tags.iter().flatten().for_each(|tag| shared.remove(tag));
+        }
     }
 
     /// All checks that need no curve operation. A packet that passes waits in its client's queue.

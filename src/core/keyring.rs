@@ -13,6 +13,7 @@ use super::types::{ClientId, GatewayId, RealmId};
 
 mod client;
 mod joining;
+mod shared_tags;
 mod tags;
 
 pub(super) use client::same_mac;
@@ -20,6 +21,9 @@ pub use client::{
     ClientSecrets, Day, GateKey, MAC, SLOTS, TAG, WireRow, WireSecret, is_first_of_period, period,
 };
 pub use joining::{ClientRoot, LINE_CHECK, Newcomer, WELCOME, line_check};
+#[cfg(test)]
+pub(super) use shared_tags::changes;
+pub use shared_tags::{COUNTING, FilterDrops, LENGTH, PLACES, SharedTags, UNKNOWN_TAG, WORDS};
 pub use tags::{TagOwner, TagTable};
 
 /// The gateway id of the published test keys (keys/README.md). Daemons must refuse it.
@@ -127,7 +131,8 @@ impl Realm {
         Writer::new().put(b"toctoc knock v1\0").put(&self.id.0).put(&gateway.0).done()
     }
 
-    pub(super) fn knock_mask(&self) -> &[u8; 32] {
+    /// The key of the mask of knocks.
+    pub fn knock_mask(&self) -> &[u8; 32] {
         self.knock_mask.expose()
     }
 

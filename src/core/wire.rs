@@ -28,6 +28,8 @@ use mask::SAMPLE;
 
 /// Bytes of every knock, as UDP payload.
 pub const DATAGRAM: usize = KEY + TAG + BODY + SEAL + MAC;
+/// Where a knock has its masked tag, with the sample of its mask behind it.
+pub const MASKED_TAG: usize = KEY;
 /// Bytes of every receipt: fewer than of a knock, so that nothing is amplified.
 pub const RECEIPT: usize = KEY + RECEIPT_BODY + SEAL;
 /// Bytes that the client MAC covers: all before it, as sent.

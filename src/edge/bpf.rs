@@ -6,26 +6,29 @@
 use crate::core::door::{Step, TcpFlags};
 use crate::core::types::{Port, Proto};
 use crate::core::wire::DATAGRAM;
-use assembler::*;
+use assembler::{opcode::*, *};
 use plan::{FilterPlan, Intervals};
 
 mod assembler;
+#[cfg(any(test, fuzzing))]
+pub mod machine;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 pub use assembler::Instruction;
+pub(super) use assembler::opcode;
 
 /// The longest program that the kernel accepts (BPF_MAXINSNS).
 pub const LONGEST: usize = 4096;
 /// Bytes captured of a packet of sealed knocks: all of it, with any IP header.
-const WHOLE: u32 = 60 + LONGEST_UDP;
+pub(super) const WHOLE: u32 = 60 + LONGEST_UDP;
 /// Bytes captured of a packet for a door: any IP header and the TCP header.
 const HEADERS: u32 = 128;
-const UDP_HEADER: u32 = 8;
+pub(super) const UDP_HEADER: u32 = 8;
 /// The most datagrams that a sender can have merged into one packet (UDP_MAX_SEGMENTS).
 const MERGED: u32 = 64;
-const LONGEST_UDP: u32 = UDP_HEADER + MERGED * DATAGRAM as u32;
+pub(super) const LONGEST_UDP: u32 = UDP_HEADER + MERGED * DATAGRAM as u32;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterSpec {
@@ -50,13 +53,13 @@ pub fn program(spec: &FilterSpec) -> Vec<Instruction> {
 }
 
 /// Offsets that the kernel reserves for data beside the packet (SKF_AD_OFF + ...).
-mod ancillary {
+pub(super) mod ancillary {
     const BASE: u32 = 0xffff_f000;
-    pub(super) const PROTOCOL: u32 = BASE;
-    pub(super) const PACKET_TYPE: u32 = BASE + 4;
-    pub(super) const HARDWARE: u32 = BASE + 28;
-    pub(super) const VLAN_TAG: u32 = BASE + 44;
-    pub(super) const VLAN_PRESENT: u32 = BASE + 48;
+    pub(in crate::edge) const PROTOCOL: u32 = BASE;
+    pub(in crate::edge) const PACKET_TYPE: u32 = BASE + 4;
+    pub(in crate::edge) const HARDWARE: u32 = BASE + 28;
+    pub(in crate::edge) const VLAN_TAG: u32 = BASE + 44;
+    pub(in crate::edge) const VLAN_PRESENT: u32 = BASE + 48;
 }
 
 const TO_THIS_HOST: u32 = libc::PACKET_HOST as u32;
@@ -137,6 +140,7 @@ fn sealed_knock(asm: &mut Assembler, port: u16, drop: Label) {
     asm.plain(SUBTRACT, UDP_HEADER);
     asm.plain(MODULO, DATAGRAM as u32);
     asm.require(IF_EQUAL, 0, other);
+    version_of_frame(asm, drop);
     asm.plain(LOAD_BYTE, ancillary::PACKET_TYPE);
     asm.require(IF_EQUAL, TO_THIS_HOST, drop);
     asm.plain(LOAD_BYTE, ancillary::VLAN_PRESENT);
@@ -147,6 +151,21 @@ fn sealed_knock(asm: &mut Assembler, port: u16, drop: Label) {
     asm.place(accept);
     asm.plain(RETURN, WHOLE);
     asm.place(other);
+}
+
+/// Drops a packet whose version is not the one that its frame says, as a stack does: the program
+/// goes by the frame and the engine by the version.
+fn version_of_frame(asm: &mut Assembler, drop: Label) {
+    let [v4, v6, same] = asm.labels();
+    asm.plain(LOAD_HALF, ancillary::PROTOCOL);
+    asm.branch(IF_EQUAL, 0x0800, v4, v6);
+    for (label, version) in [(v4, 0x40), (v6, 0x60)] {
+        asm.place(label);
+        asm.plain(LOAD_BYTE, 0);
+        asm.plain(AND, 0xf0);
+        asm.branch(IF_EQUAL, version, same, drop);
+    }
+    asm.place(same);
 }
 
 /// Jumps to `door` for packets to `ports` with these flags; falls through for others.

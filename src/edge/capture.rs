@@ -1,4 +1,5 @@
-//! AF_PACKET sockets. Our filter is attached and locked before they are bound.
+//! AF_PACKET sockets. Our filter is attached and locked before they are bound: the one that knows
+//! tags if there is one, else the classic one.
 //!
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
 //! filter.
@@ -46,13 +47,32 @@ pub fn interface(name: &str) -> Result<u32, Fault> {
     Ok(found.index)
 }
 
-fn lock_filter(socket: &Socket, program: &[Instruction]) -> io::Result<()> {
-    let filter: Vec<_> = program
-        .iter()
-        .map(|i| SockFilter::new(i.code, i.jump_true, i.jump_false, i.operand))
-        .collect();
-    socket.attach_filter(&filter)?;
-    sys::lock_filter(socket.as_fd())
+/// The filters of a socket.
+pub struct Filters<'a> {
+    pub classic: &'a [Instruction],
+    /// The program that knows tags, if the kernel has it.
+    pub with_tags: Option<BorrowedFd<'a>>,
+}
+
+impl Filters<'_> {
+    /// Attaches one of them, for good. True if it knows tags.
+    fn lock(&self, socket: &Socket) -> io::Result<bool> {
+        let mut knows_tags = false;
+        if let Some(program) = self.with_tags {
+            // A long program may be more than a socket's memory for options.
+            knows_tags = sys::attach_program(socket.as_fd(), program).is_ok();
+        }
+        if !knows_tags {
+            let filter: Vec<_> = self
+                .classic
+                .iter()
+                .map(|i| SockFilter::new(i.code, i.jump_true, i.jump_false, i.operand))
+                .collect();
+            socket.attach_filter(&filter)?;
+        }
+        sys::lock_filter(socket.as_fd())?;
+        Ok(knows_tags)
+    }
 }
 
 pub enum CaptureResult<'a> {
@@ -72,16 +92,18 @@ pub struct Capture {
     socket: OwnedFd,
     /// Room for what the kernel says about a packet: its time.
     control: Vec<u8>,
+    /// True if its filter knows tags.
+    pub knows_tags: bool,
 }
 
 impl Capture {
-    /// Opens a socket for the interface of this number, 0 for all, that accepts only what `program`
+    /// Opens a socket for the interface of this number, 0 for all, that accepts only what a filter
     /// does. Fails without CAP_NET_RAW, or if the interface is gone.
-    pub fn open(interface: u32, program: &[Instruction]) -> Result<Self, SocketFailure> {
+    pub fn open(interface: u32, filters: &Filters<'_>) -> Result<Self, SocketFailure> {
         // Cooked: offset 0 is the IP header on every kind of link.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))
             .map_err(SocketFailure::at(SocketStep::Capture))?;
-        lock_filter(&socket, program).map_err(SocketFailure::at(SocketStep::Filter))?;
+        let knows_tags = filters.lock(&socket).map_err(SocketFailure::at(SocketStep::Filter))?;
         // Going above the system's limit takes CAP_NET_ADMIN; the limit itself is the next best.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
@@ -93,7 +115,7 @@ impl Capture {
         socket.set_nonblocking(true).map_err(SocketFailure::at(SocketStep::Capture))?;
         // From here on packets arrive.
         sys::bind_packet(socket.as_fd(), interface).map_err(SocketFailure::at(SocketStep::Bind))?;
-        Ok(Self { socket: socket.into(), control: cmsg_space!(TimeSpec) })
+        Ok(Self { socket: socket.into(), control: cmsg_space!(TimeSpec), knows_tags })
     }
 
     /// The next queued packet, in `buffer`. Never waits.

@@ -21,6 +21,8 @@ pub mod command;
 pub mod confine;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod control;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub mod ebpf;
 pub mod entropy;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod event_loop;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, clone};
@@ -17,18 +17,151 @@ use nix::unistd::{Pid, dup2_stdin, getpid, getppid, setpgid};
 
 /// Locks the filter of `socket`: even a taken-over process cannot change it (SO_LOCK_FILTER).
 pub fn lock_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let on: c_int = 1;
-    // SAFETY: `on` is an int that lives through the call, and the length is its size.
+    set_option(socket, libc::SO_LOCK_FILTER, 1)
+}
+
+/// Makes an eBPF program the filter of `socket` (SO_ATTACH_BPF).
+pub fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SO_ATTACH_BPF, program.as_raw_fd())
+}
+
+/// Sets an option of SOL_SOCKET that is an int.
+fn set_option(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: `value` is an int that lives through the call, and the length is its size.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_LOCK_FILTER,
-            (&raw const on).cast(),
+            option,
+            (&raw const value).cast(),
             size_of::<c_int>() as libc::socklen_t,
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// An array map of eBPF with values of 64 bytes, all zero, as memory of this process too. It is
+/// never unmapped.
+pub fn shared_lines(count: u32) -> io::Result<(OwnedFd, &'static [[AtomicU64; 8]])> {
+    #[repr(C)]
+    struct MapCreate {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        map_flags: u32,
+        inner_map: u32,
+        node: u32,
+        name: [u8; 16],
+    }
+    const ARRAY: u32 = 2;
+    const MMAPABLE: u32 = 1 << 10;
+    let mut wanted = MapCreate {
+        map_type: ARRAY,
+        key_size: 4,
+        value_size: 64,
+        max_entries: count,
+        map_flags: MMAPABLE,
+        inner_map: 0,
+        node: 0,
+        name: *b"toctoc_tags\0\0\0\0\0",
+    };
+    let count = count as usize;
+    // SAFETY: the call takes no pointers. The mapping has `count` lines, as the map: it starts at a
+    // page, holds valid values of any bits, and stays for ever. The kernel changes words of it only
+    // by atomic additions.
+    unsafe {
+        let map = bpf(0, &mut wanted)?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let null = std::ptr::null_mut();
+        let start = libc::mmap(null, 64 * count, protection, libc::MAP_SHARED, map.as_raw_fd(), 0);
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((map, std::slice::from_raw_parts(start.cast(), count)))
+    }
+}
+
+/// Loads an eBPF program for packets. The verifier writes into `log` what it thinks of it, if there
+/// is room for anything.
+pub fn load_packet_program(program: &[u64], log: &mut [u8]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct ProgLoad {
+        prog_type: u32,
+        count: u32,
+        instructions: *const u64,
+        license: *const c_char,
+        log_level: u32,
+        log_size: u32,
+        log: *mut u8,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+    const SOCKET_FILTER: u32 = 1;
+    let mut wanted = ProgLoad {
+        prog_type: SOCKET_FILTER,
+        count: u32::try_from(program.len()).unwrap_or(u32::MAX),
+        instructions: program.as_ptr(),
+        license: c"MIT".as_ptr(),
+        log_level: u32::from(!log.is_empty()),
+        log_size: u32::try_from(log.len()).unwrap_or(0),
+        log: if log.is_empty() { std::ptr::null_mut() } else { log.as_mut_ptr() },
+        kernel_version: 0,
+        flags: 0,
+        name: *b"toctoc_knocks\0\0\0",
+    };
+    // SAFETY: the pointers are to so many instructions, a C string, and so many bytes to write to.
+    // All of them live through the call.
+    unsafe { bpf(5, &mut wanted) }
+}
+
+/// Makes an object of the kernel by bpf(2).
+///
+/// # Safety
+///
+/// `parameters` has the layout that `command` takes, and its pointers are valid for it.
+unsafe fn bpf<T>(command: c_int, parameters: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: by the caller's promise. The kernel has just opened the descriptor for us, with
+    // close-on-exec; nothing else knows its number.
+    unsafe {
+        let done = libc::syscall(libc::SYS_bpf, command, parameters as *mut T, size_of::<T>());
+        match RawFd::try_from(done) {
+            Ok(descriptor) if done >= 0 => Ok(OwnedFd::from_raw_fd(descriptor)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Lets the kernel run a loaded program on an Ethernet frame, and returns what the program does.
+#[cfg(test)]
+pub fn run_program(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    #[repr(C)]
+    struct TestRun {
+        program: u32,
+        returned: u32,
+        size_in: u32,
+        size_out: u32,
+        data_in: *const u8,
+        data_out: *mut u8,
+        repeat: u32,
+        duration: u32,
+    }
+    let mut run = TestRun {
+        program: program.as_raw_fd().cast_unsigned(),
+        returned: 0,
+        size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        size_out: 0,
+        data_in: frame.as_ptr(),
+        data_out: std::ptr::null_mut(),
+        repeat: 1,
+        duration: 0,
+    };
+    let length = size_of::<TestRun>();
+    // SAFETY: the pointer is to so many bytes, which live through the call, and nothing is written
+    // but into `run`.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, 10, &raw mut run, length) };
+    if done == 0 { Ok(run.returned) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Gives memory that is no longer used back to the kernel: glibc keeps what a large file took. Call

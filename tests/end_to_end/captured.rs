@@ -428,7 +428,7 @@ fn the_counters_of_a_listener_are_reported_and_continue_with_the_next_one() {
     (0..3).for_each(|_| counters.count(Reject::UnknownTag));
     let tally = |read, lost| {
         let (rejected, doors) = (counters, read - counters.sum());
-        ToGatekeeper::Counters(Tally { rejected, read, lost, doors, waiting: 0 })
+        ToGatekeeper::Counters(Tally { rejected, read, lost, doors, ..Tally::default() })
     };
     send_message(&mut pipe, tally(6, 2));
     send_message(&mut pipe, tally(7, 3));

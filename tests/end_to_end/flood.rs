@@ -1,9 +1,12 @@
 //! Floods: no flood keeps an admin out, whatever its source and content, and no victim gets our
 //! replies.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
 
+use capctl::{Cap, CapState};
+use nix::unistd::Pid;
 use toctoc::core::knock::{KnockKind, Request, Status};
 use toctoc::core::types::{SECOND, ServiceName, Wall};
 use toctoc::edge::entropy;
@@ -18,9 +21,9 @@ const ROUND: u32 = 1500;
 
 /// Forged source number `n`: every fourth one is the admin's, the others are spread over the
 /// Internet.
-fn forged(n: u32, admin: &Host) -> SocketAddrV4 {
+fn forged(n: u32, admin: Ipv4Addr) -> SocketAddrV4 {
     let anywhere = Ipv4Addr::from(0x0b00_0000 + n.wrapping_mul(2_654_435_761) % 0x7000_0000);
-    SocketAddrV4::new(if n.is_multiple_of(4) { admin.ipv4() } else { anywhere }, 40_000)
+    SocketAddrV4::new(if n.is_multiple_of(4) { admin } else { anywhere }, 40_000)
 }
 
 /// Sends to the knock port from forged sources.
@@ -43,13 +46,29 @@ impl Flooder {
 #[test]
 fn a_blind_flood_from_forged_addresses_hinders_no_knock_and_is_never_answered() {
     let gate = Gate::running(|config| config);
+    assert_eq!(gate.filters_in_kernel(), may_load_filter());
+    blind_flood(gate);
+}
+
+#[test]
+fn a_blind_flood_hinders_no_knock_where_the_kernel_knows_no_tags_either() {
+    let mut gate = Gate::new(|config| config);
+    gate.start_without_kernel_filter();
+    assert!(!gate.filters_in_kernel());
+    blind_flood(gate);
+}
+
+fn blind_flood(mut gate: Gate) {
     let anna = gate.enrol("anna", "ssh");
     let flooder = gate.net.host(7);
     let forger = Flooder::on(&flooder);
+    let admin = gate.net.client.ipv4();
     let junk = |n: u32| {
         let bytes: [u8; 272] = entropy::bytes().expect("entropy");
-        forger.send(forged(n, &gate.net.client), &bytes);
+        forger.send(forged(n, admin), &bytes);
     };
+    anna.must_open(&gate.net.client, "ssh", 0);
+    let memory = resident(gate.daemon().listener());
     let before = gate.net.gateway.ip_counter("OutRequests");
     (0..ROUND).for_each(junk);
     until("all junk is rejected", || gate.rejected("unknown-tag") == u64::from(ROUND));
@@ -59,6 +78,28 @@ fn a_blind_flood_from_forged_addresses_hinders_no_knock_and_is_never_answered() 
         (round * ROUND..(round + 1) * ROUND).for_each(junk);
         anna.must_open(&gate.net.client, "ssh", 0);
     }
+    let all = 11 * u64::from(ROUND);
+    until("all junk is counted", || gate.rejected("unknown-tag") == all);
+    let dropped = if gate.filters_in_kernel() { all } else { 0 };
+    assert_eq!(gate.filtered(), dropped);
+    let packets = &gate.status_json()["packets"];
+    assert_eq!(packets["received"], all + 11, "junk and knocks: {packets}");
+    let grown = resident(gate.daemon().listener()).saturating_sub(memory);
+    assert!(grown < 512, "the listener grew by {grown} KB");
+}
+
+/// True where a process with our rights may load a filter: in the first user namespace.
+fn may_load_filter() -> bool {
+    let users = fs::read_to_string("/proc/self/uid_map").expect("/proc");
+    let is_first = users.split_whitespace().eq(["0", "0", "4294967295"]);
+    is_first && CapState::get_current().expect("/proc").effective.has(Cap::BPF)
+}
+
+/// Kilobytes of a process in memory.
+fn resident(process: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 #[test]
@@ -75,7 +116,7 @@ fn an_attacker_who_saw_one_packet_can_neither_use_up_its_clients_rate_nor_fill_t
             // Copies, and packets with the same tag and an invalid MAC.
             let mut bytes = used.bytes.clone();
             bytes[271] ^= u8::from(n % 2 == 0);
-            forger.send(forged(n, &gate.net.client), &bytes);
+            forger.send(forged(n, gate.net.client.ipv4()), &bytes);
         }
         anna.must_open(&gate.net.client, "ssh", 0);
     }
@@ -96,7 +137,7 @@ fn an_attacker_who_withheld_one_packet_cannot_use_up_its_clients_rate_with_copie
     for request in [fresh, old] {
         let withheld = anna.seal(&request);
         for n in 1..=ROUND {
-            forger.send(forged(4 * n + 1, &gate.net.client), &withheld.bytes);
+            forger.send(forged(4 * n + 1, gate.net.client.ipv4()), &withheld.bytes);
         }
         anna.must_open(&gate.net.client, "ssh", 0);
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::gate::stderr;
+use crate::harness::gate::{WITHOUT_BPF, stderr};
 use crate::harness::process::{cpu_time, signal};
 use crate::harness::raw::send_echo_request;
 use crate::harness::{LONG, Net, Running, SHORT, until};
@@ -18,7 +18,7 @@ use nix::sys::socket::sockopt::UdpGsoSegment;
 use nix::unistd::Uid;
 use toctoc::core::door::{Step, TcpFlags};
 use toctoc::core::engine::KnownClient;
-use toctoc::core::keyring::Secret;
+use toctoc::core::keyring::{FilterDrops, Secret};
 use toctoc::core::knock::{HandedKnock, Receipt, Status};
 use toctoc::core::prefix::Span;
 use toctoc::core::sequence::{DoorSpec, Target};
@@ -26,7 +26,7 @@ use toctoc::core::test_vectors;
 use toctoc::core::types::{Reject, Source};
 use toctoc::core::wire::{AwaitingReceipt, DATAGRAM};
 use toctoc::edge::bpf::FilterSpec;
-use toctoc::edge::confine::{Limitations, inherited_filters, verify};
+use toctoc::edge::confine::{Limitation, Limitations, inherited_filters, verify};
 use toctoc::edge::gatekeeper_pipe::{
     GatekeeperEnd, OwnAddress, PipeError, Tally, ToGatekeeper, ToListener, pair,
 };
@@ -62,8 +62,13 @@ impl Listening {
     }
 
     fn start_with(net: &Net, interface: &str, door: &DoorSpec) -> Self {
+        Self::start_under(&[], net, interface, door)
+    }
+
+    /// `prefix`: the start of its command line.
+    fn start_under(prefix: &[&str], net: &Net, interface: &str, door: &DoorSpec) -> Self {
         let (mut pipe, listener_end) = pair().unwrap();
-        let process = net.gateway.spawn(&mut command(listener_end));
+        let process = net.gateway.spawn(&mut command_under(prefix, listener_end));
         assert_eq!(message(&mut pipe, LONG), Ok(Some(ToGatekeeper::Hello)));
         let inherited_filters = inherited_filters(process.0.id()).unwrap();
         let mut send = |message| {
@@ -113,6 +118,11 @@ impl Listening {
         message(&mut self.pipe, timeout).expect("the listener lives")
     }
 
+    /// True if the kernel's filter drops unknown tags: where the kernel allows that.
+    fn knows_tags(&self) -> bool {
+        !self.limitations.has(Limitation::TagsForbidden)
+    }
+
     fn counters(&mut self) -> Tally {
         self.pipe.send(ToListener::AskCounters).unwrap();
         match self.next() {
@@ -123,8 +133,14 @@ impl Listening {
 }
 
 fn command(pipe: OwnedFd) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
-    command.arg(toctoc::app::listener::ARGUMENT).env_clear().stdin(Stdio::from(pipe));
+    command_under(&[], pipe)
+}
+
+fn command_under(prefix: &[&str], pipe: OwnedFd) -> Command {
+    let words =
+        [prefix, &[env!("CARGO_BIN_EXE_toctocd"), toctoc::app::listener::ARGUMENT]].concat();
+    let mut command = Command::new("env");
+    command.arg("-i").args(words).stdin(Stdio::from(pipe));
     command
 }
 
@@ -270,13 +286,16 @@ fn junk_is_counted_and_neither_answered_nor_passed_on() {
     let (datagram, _) = knock();
     let _ = socket.send(&datagram);
     assert!(matches!(it.next(), ToGatekeeper::Knock(_)));
-    let Tally { rejected, read, lost, doors, waiting } = it.counters();
+    let Tally { rejected, filtered, read, lost, doors, waiting } = it.counters();
+    let in_kernel = if it.knows_tags() { 50 } else { 0 };
+    assert_eq!(filtered, FilterDrops { unknown_tag: in_kernel, length: 0 });
     assert_eq!(
-        (rejected.of(Reject::UnknownTag), read),
+        (rejected.of(Reject::UnknownTag) + in_kernel, read + in_kernel),
         (50, 51),
         "the kernel's filter must drop other lengths"
     );
-    assert_eq!((rejected.sum(), lost, doors, waiting), (50, 0, 0, 0), "and one was handed over");
+    assert_eq!(rejected.sum() + in_kernel, 50);
+    assert_eq!((lost, doors, waiting), (0, 0, 0), "and one was handed over");
     assert!(it.within(SHORT).is_none(), "junk was passed on");
     // The first may be the kernel's "port unreachable".
     let answer = (0..2).find_map(|_| receive(&socket, SHORT));
@@ -291,9 +310,11 @@ fn packets_that_were_read_and_those_that_were_lost_are_all_that_came() {
     let socket = net.client.space.inside(|| UdpSocket::bind((net.client.ips()[0], 0)).unwrap());
     let before = net.gateway.ip_counter("InReceives");
     signal(pid, Signal::SIGSTOP);
-    // More than the kernel keeps for a listener that does not read.
+    // More than the kernel keeps for a listener that does not read. The filter knows the tag.
+    let mut damaged = knock().0;
+    damaged[DATAGRAM - 1] ^= 1;
     for _ in 0..40_000 {
-        socket.send_to(&[0x5a; DATAGRAM], net.client.gateway(0, PORT)).unwrap();
+        socket.send_to(&damaged, net.client.gateway(0, PORT)).unwrap();
     }
     signal(pid, Signal::SIGCONT);
     let came = net.gateway.ip_counter("InReceives") - before;
@@ -301,6 +322,37 @@ fn packets_that_were_read_and_those_that_were_lost_are_all_that_came() {
         let Tally { read, lost, .. } = it.counters();
         lost > 0 && read + lost == came
     });
+}
+
+#[test]
+fn junk_pushes_a_knock_out_of_the_queue_only_where_the_kernel_knows_no_tags() {
+    const JUNK: u64 = 40_000;
+    for prefix in [&[][..], &WITHOUT_BPF] {
+        let net = Net::new();
+        let mut it = Listening::start_under(prefix, &net, "gw0", &door());
+        assert!(prefix.is_empty() || !it.knows_tags());
+        let socket = net.client.space.inside(|| UdpSocket::bind((net.client.ips()[0], 0)).unwrap());
+        let to = net.client.gateway(0, PORT);
+        let pid = it.process.0.id();
+        signal(pid, Signal::SIGSTOP);
+        for n in 0..JUNK {
+            let mut junk = [0x5a; DATAGRAM];
+            junk[..8].copy_from_slice(&n.to_be_bytes());
+            socket.send_to(&junk, to).unwrap();
+        }
+        socket.send_to(&knock().0, to).unwrap();
+        signal(pid, Signal::SIGCONT);
+        if it.knows_tags() {
+            assert!(matches!(it.next(), ToGatekeeper::Knock(_)));
+            let Tally { rejected, filtered, read, lost, .. } = it.counters();
+            assert_eq!((filtered.unknown_tag, read, lost, rejected.sum()), (JUNK, 1, 0, 0));
+        } else {
+            until("all of them are accounted for", || {
+                let Tally { rejected, read, lost, .. } = it.counters();
+                lost > 0 && rejected.sum() == read && read + lost == JUNK + 1
+            });
+        }
+    }
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub const SSH: u16 = 22;
 pub const RDP: u16 = 3389;
 pub const DNS: u16 = 5353;
 
+/// The start of a command line without the rights to load a program into the kernel.
+pub const WITHOUT_BPF: [&str; 2] = ["setpriv", "--bounding-set=-bpf,-sys_admin"];
+
 /// A gateway's files and, while it runs, its process.
 pub struct Gate {
     pub net: Net,
@@ -148,6 +151,23 @@ impl Gate {
     pub fn start_apart(&mut self, prefix: &[&str], socket: &Path) {
         let run = format!("exec \"$@\" --listener-socket {}", socket.display());
         self.start_under(&[prefix, &["sh", "-c", &run, "sh"]].concat());
+    }
+
+    /// Starts it where it may not load the filter that knows tags.
+    pub fn start_without_kernel_filter(&mut self) {
+        self.start_under(&WITHOUT_BPF);
+    }
+
+    /// True if the kernel drops unknown tags.
+    pub fn filters_in_kernel(&self) -> bool {
+        !self.status_json()["degraded"].to_string().contains("the filter that knows tags")
+    }
+
+    /// Packets that the kernel's filter dropped.
+    pub fn filtered(&self) -> u64 {
+        let packets = &self.status_json()["packets"];
+        let pairs = packets["filtered"].as_array().expect("a list");
+        pairs.iter().map(|pair| pair[1].as_u64().expect("a number")).sum()
     }
 
     /// Starts it with a clock that is wrong by `wrong`, for example `+10y` or `-1d`. The listener's

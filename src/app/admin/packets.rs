@@ -27,6 +27,9 @@ pub struct PacketCounts {
     pub waiting: u64,
     /// The rest, by reason: the counter's name and the number.
     pub rejected: Vec<(String, u64)>,
+    /// Those of the rest that the kernel's filter dropped, so that nothing had to read them.
+    #[serde(default)]
+    pub filtered: Vec<(String, u64)>,
 }
 
 /// One counter: its name, what its packets did, their number.
@@ -46,6 +49,11 @@ impl PacketCounts {
             }
         }
         junk
+    }
+
+    /// The packets that the kernel's filter dropped.
+    pub fn filtered(&self) -> u64 {
+        self.filtered.iter().fold(0, |sum, (_, number)| sum.saturating_add(*number))
     }
 
     /// The sum of all but `received`.
@@ -149,6 +157,11 @@ pub(super) fn text(packets: &PacketCounts) -> String {
         let (number, words, name) = (line.number, line.words(), line.name);
         text += &format!("              {number:>width$} {words} ({name})\n");
     }
+    let filtered = packets.filtered();
+    if filtered > 0 {
+        let verb = if filtered == 1 { "was" } else { "were" };
+        text += &format!("              {filtered} of these {verb} dropped in the kernel\n");
+    }
     text
 }
 
@@ -171,6 +184,7 @@ mod tests {
             joined: number,
             doors: number,
             waiting: number,
+            filtered: rejected.clone(),
             rejected,
         };
         let lines = counts.lines();
@@ -186,8 +200,14 @@ mod tests {
     #[test]
     fn what_was_answered_comes_first_then_the_largest_numbers_and_no_zeros() {
         let rejected = vec![("quota".to_owned(), 7), ("of-tomorrow".to_owned(), 90)];
-        let counts =
-            PacketCounts { received: 100, granted: 2, lost: 1, rejected, ..<_>::default() };
+        let counts = PacketCounts {
+            received: 100,
+            granted: 2,
+            lost: 1,
+            rejected,
+            filtered: vec![("unknown-tag".to_owned(), 60), ("length".to_owned(), 1)],
+            ..<_>::default()
+        };
         let lines: Vec<String> = text(&counts).lines().map(str::to_owned).collect();
         assert_eq!(
             lines,
@@ -197,6 +217,7 @@ mod tests {
                 "              90 were rejected (of-tomorrow)",
                 "               7 came faster than the rate limit (quota)",
                 "               1 was dropped by the kernel: its queue was full (lost)",
+                "              61 of these were dropped in the kernel",
             ]
         );
     }

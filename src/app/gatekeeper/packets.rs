@@ -2,7 +2,7 @@
 //! is in exactly one of them. See `app::admin` for how they are shown.
 
 use crate::app::admin::PacketCounts;
-use crate::core::keyring::Day;
+use crate::core::keyring::{Day, FilterDrops};
 use crate::core::knock::Status;
 use crate::core::reply::Reply;
 use crate::core::types::{Counters, Reject};
@@ -51,6 +51,13 @@ impl ListenerPackets {
         }
         self.reported = Tally {
             rejected,
+            filtered: FilterDrops {
+                unknown_tag: mine
+                    .filtered
+                    .unknown_tag
+                    .saturating_add(other_tally.filtered.unknown_tag),
+                length: mine.filtered.length.saturating_add(other_tally.filtered.length),
+            },
             read: mine.read.saturating_add(other_tally.read),
             lost: mine.lost.saturating_add(other_tally.lost),
             doors: mine.doors.saturating_add(other_tally.doors),
@@ -119,15 +126,16 @@ impl KnockEnds {
     pub(super) fn counts(&self, packets: &ListenerPackets) -> PacketCounts {
         let tally = packets.tally();
         let undecided = packets.handed.saturating_sub(self.sum());
-        let mut rejected = Vec::new();
+        let mut filtered = Counters::default();
+        filtered.add(Reject::UnknownTag, tally.filtered.unknown_tag);
+        filtered.add(Reject::Length, tally.filtered.length);
+        let mut all = filtered;
         for reject in Reject::ALL {
-            let number = self.rejected.of(reject).saturating_add(tally.rejected.of(reject));
-            if number > 0 {
-                rejected.push((reject.name().to_owned(), number));
-            }
+            all.add(reject, self.rejected.of(reject));
+            all.add(reject, tally.rejected.of(reject));
         }
         PacketCounts {
-            received: tally.read.saturating_add(tally.lost),
+            received: tally.read.saturating_add(tally.lost).saturating_add(filtered.sum()),
             lost: tally.lost,
             granted: self.granted,
             closed: self.closed,
@@ -136,7 +144,8 @@ impl KnockEnds {
             joined: self.joined,
             doors: tally.doors,
             waiting: tally.waiting.saturating_add(undecided),
-            rejected,
+            rejected: by_name(&all),
+            filtered: by_name(&filtered),
         }
     }
 
@@ -144,4 +153,10 @@ impl KnockEnds {
     pub(super) fn of(&self, reject: Reject) -> u64 {
         self.rejected.of(reject)
     }
+}
+
+/// Those that are not zero.
+fn by_name(counters: &Counters) -> Vec<(String, u64)> {
+    let all = Reject::ALL.map(|reject| (reject.name().to_owned(), counters.of(reject)));
+    all.into_iter().filter(|(_, number)| *number > 0).collect()
 }

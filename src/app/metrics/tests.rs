@@ -19,6 +19,7 @@ fn overview() -> GatewayOverview {
         doors: 15,
         waiting: 10,
         rejected: vec![("unknown-tag".to_owned(), 30), ("policy".to_owned(), 10)],
+        filtered: vec![("unknown-tag".to_owned(), 25)],
     };
     let service =
         |name: &str, grants| ServiceGrants { service: name.to_owned(), grants, max_grants: 4096 };
@@ -93,6 +94,7 @@ fn both_forms_are_read_by_a_strict_parser_and_say_the_same() {
     assert_eq!(open["toctoc_grants{service=\"ssh\"}"], 2);
     assert_eq!(open["toctoc_events_total{event=\"alarm\"}"], 1);
     assert_eq!(open["toctoc_rejected_total{reason=\"quota\"}"], 0, "also what never happened");
+    assert_eq!(open["toctoc_filtered_total{reason=\"unknown-tag\"}"], 25);
     assert!(open.len() > 40, "{open:#?}");
 }
 

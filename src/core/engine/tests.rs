@@ -10,6 +10,7 @@ use crate::core::wire::{AwaitingReceipt, ClientSide, seal, seal_body};
 
 mod doors;
 mod floods;
+mod shared;
 mod turns;
 
 const PORT: u16 = 62201;
@@ -28,7 +29,7 @@ fn setup(clients: u8) -> Setup {
     ids.extend((1..clients).map(id));
     let rate = Rate { burst: 64, per_second: 4 };
     Setup {
-        sealed: Some(SealedSetup { keys: test_vectors::gateway(), port: PORT, rate }),
+        sealed: Some(SealedSetup { keys: test_vectors::gateway(), port: PORT, rate, shared: None }),
         clients: ids.into_iter().map(|id| known(id, NOON)).collect(),
         ..Setup::default()
     }

@@ -59,7 +59,7 @@ impl TagTable {
 }
 
 /// Half of a tag is enough to look it up: a tag proves nothing, and the client MAC is checked next.
-fn fold(tag: &[u8; TAG]) -> u64 {
+pub(super) fn fold(tag: &[u8; TAG]) -> u64 {
     let tag = u128::from_be_bytes(*tag);
     (tag >> 64) as u64 ^ tag as u64
 }

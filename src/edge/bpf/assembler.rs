@@ -1,6 +1,7 @@
 //! Assembles classic BPF instructions, with labels in place of distances.
 
 use crate::core::bytes::{saturated_u8, saturated_u32};
+use opcode::JUMP;
 
 /// One instruction: the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,32 +27,35 @@ enum AsmLine {
     Place(Label),
 }
 
+/// Codes of instructions.
+pub(in crate::edge) mod opcode {
+    // Plain instructions. `_BEHIND_IP` adds the index register: the length of the IP header.
+    pub(in crate::edge) const LOAD_BYTE: u16 = 0x30;
+    pub(in crate::edge) const LOAD_HALF: u16 = 0x28;
+    pub(in crate::edge) const LOAD_BYTE_BEHIND_IP: u16 = 0x50;
+    pub(in crate::edge) const LOAD_HALF_BEHIND_IP: u16 = 0x48;
+    pub(in crate::edge) const INDEX: u16 = 0x01;
+    pub(in crate::edge) const INDEX_IPV4_HEADER: u16 = 0xb1;
+    pub(in crate::edge) const AND: u16 = 0x54;
+    pub(in crate::edge) const SUBTRACT: u16 = 0x14;
+    pub(in crate::edge) const SUBTRACT_INDEX: u16 = 0x1c;
+    pub(in crate::edge) const MODULO: u16 = 0x94;
+    /// Ends here with the first so many bytes of the packet; 0 = drop it.
+    pub(in crate::edge) const RETURN: u16 = 0x06;
+
+    // Branches.
+    pub(in crate::edge) const IF_EQUAL: u16 = 0x15;
+    pub(in crate::edge) const IF_GREATER: u16 = 0x25;
+    pub(in crate::edge) const IF_AT_LEAST: u16 = 0x35;
+    pub(in crate::edge) const IF_ANY_BIT: u16 = 0x45;
+    pub(in crate::edge) const JUMP: u16 = 0x05;
+}
+
 /// Collects lines; [`Assembler::finish`] turns labels into distances.
 pub(super) struct Assembler {
     lines: Vec<AsmLine>,
     labels: usize,
 }
-
-// Plain instructions. `_BEHIND_IP` adds the index register: the length of the IP header.
-pub(super) const LOAD_BYTE: u16 = 0x30;
-pub(super) const LOAD_HALF: u16 = 0x28;
-pub(super) const LOAD_BYTE_BEHIND_IP: u16 = 0x50;
-pub(super) const LOAD_HALF_BEHIND_IP: u16 = 0x48;
-pub(super) const INDEX: u16 = 0x01;
-pub(super) const INDEX_IPV4_HEADER: u16 = 0xb1;
-pub(super) const AND: u16 = 0x54;
-pub(super) const SUBTRACT: u16 = 0x14;
-pub(super) const SUBTRACT_INDEX: u16 = 0x1c;
-pub(super) const MODULO: u16 = 0x94;
-/// Ends here with the first so many bytes of the packet; 0 = drop it.
-pub(super) const RETURN: u16 = 0x06;
-
-// Branches.
-pub(super) const IF_EQUAL: u16 = 0x15;
-pub(super) const IF_GREATER: u16 = 0x25;
-pub(super) const IF_AT_LEAST: u16 = 0x35;
-pub(super) const IF_ANY_BIT: u16 = 0x45;
-const JUMP: u16 = 0x05;
 
 impl Assembler {
     pub(super) fn new() -> Self {

@@ -25,12 +25,14 @@ const KEPT: [Cap; 2] = [
     // To end the listener, which runs as another user.
     Cap::KILL,
 ];
-/// Those for a listener that is our child: to open its sockets and to drop its privileges.
-const FOR_LISTENER: [Cap; 5] =
-    [Cap::NET_RAW, Cap::SETUID, Cap::SETGID, Cap::SETPCAP, Cap::SYS_CHROOT];
+/// Those for a listener that is our child: to open its sockets, to load their filter, and to drop
+/// its privileges.
+const FOR_LISTENER: [Cap; 6] =
+    [Cap::NET_RAW, Cap::BPF, Cap::SETUID, Cap::SETGID, Cap::SETPCAP, Cap::SYS_CHROOT];
 
 /// What our unit leaves to commands beyond [`KEPT`], with commands.conf and no sooner.
-pub const FOR_COMMANDS: [Cap; 5] = FOR_LISTENER;
+pub const FOR_COMMANDS: [Cap; 5] =
+    [Cap::NET_RAW, Cap::SETUID, Cap::SETGID, Cap::SETPCAP, Cap::SYS_CHROOT];
 
 /// True if our bounding set has it.
 pub fn may_run_commands() -> bool {
@@ -51,7 +53,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_kexec_load,
     KEXEC_FILE_LOAD, libc::SYS_reboot,
     // The interfaces with most of the kernel's security bugs.
-    libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
+    libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter, libc::SYS_io_uring_register,
     // Mounts and namespaces.
     libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_move_mount,
@@ -72,6 +74,10 @@ const REFUSED: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_modify_ldt,
 ];
+
+/// What the filter of a listener that is our child takes of bpf(2), of all that this call can do:
+/// make a map, and load a program.
+const FOR_FILTER: [u64; 2] = [0, 5];
 
 /// New namespaces for a new process. In a user namespace of its own it would have every capability,
 /// and reach far more of the kernel.
@@ -118,7 +124,9 @@ pub fn drop_privileges(is_listener_apart: bool) -> Result<(), Fault> {
     }
     prctl::set_no_new_privs().map_err(|error| fault("the right to new privileges", &error))?;
     let arch = architecture(std::env::consts::ARCH).map_err(ConfineFailure::fault)?;
-    for program in programs(arch).map_err(|error| fault("system calls", &error))? {
+    for program in
+        programs(arch, is_listener_apart).map_err(|error| fault("system calls", &error))?
+    {
         apply_filter(&program).map_err(|error| fault("system calls", &error))?;
     }
     check(&status("self")?, kept, may_drop_bounding, filters_before)
@@ -132,7 +140,7 @@ fn drop_bounding(kept: CapSet) -> capctl::Result<()> {
 }
 
 /// One program for each answer to a refused call.
-fn programs(arch: TargetArch) -> Result<[BpfProgram; 2], BackendError> {
+fn programs(arch: TargetArch, is_listener_apart: bool) -> Result<[BpfProgram; 2], BackendError> {
     let mut rules = BTreeMap::new();
     for call in REFUSED {
         rules.insert(*call, Vec::new());
@@ -144,6 +152,16 @@ fn programs(arch: TargetArch) -> Result<[BpfProgram; 2], BackendError> {
         clone.push(SeccompRule::new(vec![condition])?);
     }
     rules.insert(libc::SYS_clone, clone);
+    let mut bpf = Vec::new();
+    if !is_listener_apart {
+        let mut others = Vec::new();
+        for command in FOR_FILTER {
+            let is_other = SeccompCmpOp::Ne;
+            others.push(SeccompCondition::new(0, SeccompCmpArgLen::Dword, is_other, command)?);
+        }
+        bpf.push(SeccompRule::new(others)?);
+    }
+    rules.insert(libc::SYS_bpf, bpf);
     // A filter cannot read the flags of clone3, which are in memory. On a kernel without it, as
     // this one seems to be, the C library takes clone.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);

@@ -135,14 +135,16 @@ pub enum Limitation {
     Inherited = 6,
     UserShared = 7,
     GroupUnknown = 8,
+    TagsForbidden = 9,
+    TagsRefused = 10,
 }
 
 impl Limitation {
     #[rustfmt::skip]
-    const ALL: [Limitation; 9] = {
+    const ALL: [Limitation; 11] = {
         use Limitation::*;
         [UserKept, GroupsKept, BoundingKept, LandlockPartly, NoLandlock, FilesInReach, Inherited,
-         UserShared, GroupUnknown]
+         UserShared, GroupUnknown, TagsForbidden, TagsRefused]
     };
 
     pub fn text(self) -> &'static str {
@@ -180,6 +182,14 @@ impl Limitation {
             GroupUnknown => {
                 "group 61137 is not mapped in this user namespace: the guard does not limit what \
                  the sockets of receipts send"
+            }
+            TagsForbidden => {
+                "junk is dropped by the listener and not in the kernel: the filter that knows tags \
+                 needs CAP_BPF, and a kernel or container that allows it"
+            }
+            TagsRefused => {
+                "junk is dropped by the listener and not in the kernel, which refuses the filter \
+                 that knows tags: are there thousands of doors?"
             }
         }
     }

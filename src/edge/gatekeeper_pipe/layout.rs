@@ -11,7 +11,7 @@ use super::{
 use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
 use crate::core::engine::KnownClient;
-use crate::core::keyring::Secret;
+use crate::core::keyring::{FilterDrops, Secret};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Reject};
@@ -283,11 +283,12 @@ impl Message for ToGatekeeper {
             Self::Alarm { client, first, again } => {
                 Fields::of(10).put(&client.0).source(first).source(again)
             }
-            Self::Counters(Tally { rejected, read, lost, doors, waiting }) => {
+            Self::Counters(Tally { rejected, filtered, read, lost, doors, waiting }) => {
                 let mut fields = Fields::of(11);
                 for count in rejected.0 {
                     fields = fields.u64(count);
                 }
+                fields = fields.u64(filtered.unknown_tag).u64(filtered.length);
                 fields.u64(read).u64(lost).u64(doors).u64(waiting)
             }
             Self::Down { capture } => Fields::of(12).u16(capture),
@@ -334,6 +335,7 @@ impl Message for ToGatekeeper {
                 }
                 Self::Counters(Tally {
                     rejected: Counters(counters),
+                    filtered: FilterDrops { unknown_tag: r.u64()?, length: r.u64()? },
                     read: r.u64()?,
                     lost: r.u64()?,
                     doors: r.u64()?,

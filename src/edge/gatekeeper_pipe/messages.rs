@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::core::door::Step;
 use crate::core::engine::KnownClient;
-use crate::core::keyring::{Secret, TAG};
+use crate::core::keyring::{FilterDrops, Secret, TAG};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Source};
@@ -151,6 +151,8 @@ pub enum ToGatekeeper {
 pub struct Tally {
     /// Rejected packets by reason.
     pub rejected: Counters,
+    /// Those that the kernel's filter dropped, if it knows tags. They are in no other number here.
+    pub filtered: FilterDrops,
     /// Packets that it read: those that the kernel's filter passed, without the lost ones.
     pub read: u64,
     /// Packets that the kernel dropped for lack of room.

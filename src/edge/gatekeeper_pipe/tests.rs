@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::door::{STEPS, Step, TcpFlags};
 use crate::core::engine::KnownClient;
-use crate::core::keyring::{Day, Secret, TAG, WireRow};
+use crate::core::keyring::{Day, FilterDrops, Secret, TAG, WireRow};
 use crate::core::knock::{BODY, HandedKnock, RECEIPT_BODY};
 use crate::core::sequence::{DoorSpec, Ipv6, Target};
 use crate::core::types::{ClientId, Counters, GatewayId, RealmId, Reject, Source};
@@ -138,6 +138,7 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
         },
         ToGatekeeper::Counters(Tally {
             rejected: Counters([3; Reject::ALL.len()]),
+            filtered: FilterDrops { unknown_tag: 8, length: 9 },
             read: 4,
             lost: 5,
             doors: 6,

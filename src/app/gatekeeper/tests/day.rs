@@ -11,6 +11,7 @@ use crate::app::gatekeeper::events::ListenerLoss;
 use crate::app::metrics::tests::{accounted, samples};
 use crate::app::metrics::{Metrics, MetricsForm, render};
 use crate::core::event::{EventKind, KnockId};
+use crate::core::keyring::FilterDrops;
 use crate::core::knock::{KnockKind, Request};
 use crate::core::openings::CommandEnd;
 use crate::core::types::{Counters, Reject, SECOND, Source, Wall};
@@ -129,7 +130,8 @@ impl BusyDay {
         }
         let doors = self.happened.steps + self.happened.completed;
         let read = self.handed + doors + 7;
-        let tally = Tally { rejected, read, lost: 3, doors, waiting: 0 };
+        let filtered = FilterDrops { unknown_tag: 11, length: 2 };
+        let tally = Tally { rejected, filtered, read, lost: 3, doors, waiting: 0 };
         self.world.tell(ToGatekeeper::Counters(tally));
     }
 }

@@ -5,7 +5,7 @@ use super::people::at;
 use super::world::{World, network, ready};
 use crate::app::gatekeeper::events::{Event, ListenerId, ListenerLoss, Network};
 use crate::app::listener_process::ListenerReady;
-use crate::core::keyring::Day;
+use crate::core::keyring::{Day, FilterDrops};
 use crate::core::knock::{KnockKind, Request, Status};
 use crate::core::types::{Counters, Fault, Reject, SECOND};
 use crate::edge::control::ControlRequest;
@@ -51,7 +51,8 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     }
     let tally = |read, lost| {
         let (rejected, doors) = (counters, read - counters.sum());
-        ToGatekeeper::Counters(Tally { rejected, read, lost, doors, waiting: 0 })
+        let filtered = FilterDrops { unknown_tag: 20, length: lost };
+        ToGatekeeper::Counters(Tally { rejected, filtered, read, lost, doors, waiting: 0 })
     };
     world.tell(tally(6, 2));
     world.tell(tally(7, 3));
@@ -61,16 +62,19 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
         "{told}"
     );
     let packets = world.packets();
-    assert_eq!((packets.received, packets.lost, packets.doors), (10, 3, 4));
-    assert_eq!(packets.rejected, [("unknown-tag".to_owned(), 3)]);
+    let named = |length: u64, unknown: u64| {
+        vec![("length".to_owned(), length), ("unknown-tag".to_owned(), unknown)]
+    };
+    assert_eq!((packets.received, packets.lost, packets.doors), (33, 3, 4));
+    assert_eq!((packets.rejected, packets.filtered), (named(3, 23), named(3, 20)));
     let id = world.listener();
     world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
     assert!(status(&mut world)["degraded"].to_string().contains("no listener is running"));
     world.make_ready();
     world.tell(tally(4, 1));
     let packets = world.packets();
-    assert_eq!((packets.received, packets.lost, packets.doors), (15, 4, 5));
-    assert_eq!(packets.rejected, [("unknown-tag".to_owned(), 6)]);
+    assert_eq!((packets.received, packets.lost, packets.doors), (59, 4, 5));
+    assert_eq!((packets.rejected, packets.filtered), (named(4, 46), named(4, 40)));
 }
 
 #[test]

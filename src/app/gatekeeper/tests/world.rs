@@ -249,7 +249,7 @@ impl Files {
             let rate = Rate { burst, per_second };
             let file = keys();
             let mut engine = Engine::new(Setup {
-                sealed: Some(SealedSetup { keys: gateway_keys(), port, rate }),
+                sealed: Some(SealedSetup { keys: gateway_keys(), port, rate, shared: None }),
                 clients: clients.iter().map(|client| file.known_client(client, day)).collect(),
                 ..Setup::default()
             });

@@ -1,0 +1,75 @@
+//! The program in the kernel. Loading it takes CAP_BPF, and a kernel that allows it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use zeroize::Zeroizing;
+
+use super::{TagFilter, program};
+use crate::core::keyring::SharedTags;
+use crate::edge::bpf::FilterSpec;
+use crate::edge::sys;
+
+/// Bytes of the verifier's account that are kept if it refuses the program.
+const LOG: usize = 64 << 10;
+
+/// A table of tags that the kernel shares.
+pub struct TagMap {
+    map: OwnedFd,
+    pub tags: SharedTags,
+}
+
+/// Why there is no program in the kernel.
+#[derive(Debug)]
+pub enum NotLoaded {
+    /// It is forbidden: no CAP_BPF, a lockdown, or a container.
+    Forbidden,
+    /// The kernel is too old, or refuses this program.
+    Refused { error: io::Error, log: String },
+}
+
+impl TagMap {
+    /// A table with room for so many tags.
+    pub fn new(tags: usize) -> Result<Self, NotLoaded> {
+        let lines = u32::try_from(SharedTags::lines_for(tags)).map_err(|_| too_large())?;
+        let (map, memory) = sys::shared_lines(lines).map_err(|error| why(error, String::new()))?;
+        let tags = SharedTags::new(memory).ok_or_else(too_large)?;
+        Ok(Self { map, tags })
+    }
+
+    /// Loads the program for `spec` and these tags.
+    pub fn load(&self, spec: &FilterSpec, mask: &[u8; 32]) -> Result<OwnedFd, NotLoaded> {
+        let filter = TagFilter { mask, tags: &self.tags, map: self.map.as_raw_fd() };
+        let program = program(spec, &filter).ok_or_else(too_large)?;
+        let mut code = Zeroizing::new(Vec::with_capacity(program.len()));
+        code.extend(program.iter().map(|instruction| instruction.encode()));
+        sys::load_packet_program(&code, &mut []).map_err(|error| {
+            // Again, for what the verifier says: that takes time and memory.
+            let mut log = vec![0; LOG];
+            let _ = sys::load_packet_program(&code, &mut log);
+            let end = log.iter().position(|byte| *byte == 0).unwrap_or(LOG);
+            why(error, String::from_utf8_lossy(&log[..end]).into_owned())
+        })
+    }
+}
+
+fn too_large() -> NotLoaded {
+    NotLoaded::Refused { error: io::Error::from_raw_os_error(libc::E2BIG), log: String::new() }
+}
+
+fn why(error: io::Error, log: String) -> NotLoaded {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) if log.is_empty() => NotLoaded::Forbidden,
+        _ => NotLoaded::Refused { error, log },
+    }
+}
+
+impl fmt::Display for NotLoaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotLoaded::Forbidden => f.write_str("the kernel does not allow it"),
+            NotLoaded::Refused { error, log } => write!(f, "{error}\n{log}"),
+        }
+    }
+}

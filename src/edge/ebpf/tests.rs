@@ -1,0 +1,141 @@
+//! The program against the classic filter and the engine, and against the kernel, which runs it too.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use capctl::{Cap, CapState};
+
+use super::machine::Machine;
+use super::oracle::{Oracle, PORT};
+use super::*;
+use crate::core::keyring::FilterDrops;
+use crate::core::packet::udp_checksum;
+use crate::core::test_vectors::{self, NOON};
+use crate::core::types::Wall;
+use crate::edge::bpf::machine::Packet;
+use crate::edge::sys;
+
+mod cases;
+mod random;
+
+const DROPPED: u32 = 0;
+const WHOLE: u32 = bpf::WHOLE;
+
+/// The test client's knock number `n`.
+fn knock(n: u8) -> Vec<u8> {
+    test_vectors::datagram(&test_vectors::request(Wall(NOON.0 + u64::from(n))), [n; 32]).0.to_vec()
+}
+
+/// A datagram of a knock's length with a tag of nobody.
+fn junk(n: u8) -> Vec<u8> {
+    (0..DATAGRAM).map(|i| (i as u8).wrapping_mul(31).wrapping_add(n)).collect()
+}
+
+/// A UDP packet to the knock port, with right lengths and checksums.
+fn v4(payload: &[u8]) -> Vec<u8> {
+    let [source, destination] = [[192, 0, 2, 7], [203, 0, 113, 1]].map(Ipv4Addr::from);
+    test_vectors::packet(source, destination, PORT, payload)
+}
+
+fn v6(payload: &[u8]) -> Vec<u8> {
+    let [source, destination] = ["2001:db8::7", "2001:db8:1::1"].map(str::parse::<Ipv6Addr>);
+    let (source, destination) = (source.unwrap(), destination.unwrap());
+    let mut segment = v4(payload).split_off(20);
+    segment[6..8].fill(0);
+    let check = udp_checksum(source.into(), destination.into(), &segment);
+    segment[6..8].copy_from_slice(&check.to_be_bytes());
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(u16::try_from(segment.len()).unwrap().to_be_bytes());
+    packet.extend([17, 64]);
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    [packet, segment].concat()
+}
+
+/// The program of `oracle` in the kernel, and its memory. `None` where nobody may load one: without
+/// CAP_BPF in the first user namespace.
+fn in_kernel(oracle: &Oracle) -> Option<(TagMap, OwnedFd)> {
+    let capable = CapState::get_current().unwrap().effective.has(Cap::BPF);
+    let users = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let is_first = users.split_whitespace().eq(["0", "0", "4294967295"]);
+    let map = match TagMap::new(1) {
+        Ok(map) => map,
+        Err(NotLoaded::Forbidden) if !(capable && is_first) => return None,
+        Err(why) => panic!("{why}"),
+    };
+    test_vectors::wire_row(NOON).tags().iter().flatten().for_each(|tag| map.tags.insert(tag));
+    match map.load(&oracle.spec, test_vectors::realm().knock_mask()) {
+        Ok(program) => Some((map, program)),
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// An Ethernet frame to a device with an address of zeros.
+fn frame(packet: &Packet) -> Vec<u8> {
+    let protocol = u16::try_from(packet.protocol).unwrap().to_be_bytes();
+    [&[0; 12], &protocol[..], &packet.bytes].concat()
+}
+
+#[test]
+fn what_this_machine_sends_is_not_for_this_program() {
+    let oracle = Oracle::new(&[]);
+    let spec = FilterSpec { outgoing: true, ..oracle.spec };
+    let filter = TagFilter { mask: &[7; 32], tags: &oracle.tags, map: 5 };
+    assert!(program(&spec, &filter).is_none());
+}
+
+#[test]
+fn a_filter_with_too_many_doors_to_be_exact_still_has_its_tags() {
+    let steps: Vec<Step> = (0..20_000).map(|i| Step::tcp(i * 3 + 1)).collect();
+    let oracle = Oracle::new(&steps);
+    assert_eq!(oracle.tagged(&Packet::to_us(v4(&knock(1)))), WHOLE);
+    assert_eq!(oracle.tagged(&Packet::to_us(v6(&junk(1)))), DROPPED);
+    if let Some((_, program)) = in_kernel(&oracle) {
+        let run = |bytes| sys::run_program(program.as_fd(), &frame(&Packet::to_us(bytes))).unwrap();
+        assert_eq!((run(v6(&knock(1))), run(v4(&junk(1)))), (WHOLE, DROPPED));
+    }
+}
+
+#[test]
+fn a_tag_without_room_in_the_table_passes() {
+    let oracle = Oracle::new(&[]);
+    for n in 0..200 {
+        assert_eq!(oracle.tagged(&Packet::to_us(v4(&junk(n)))), DROPPED);
+    }
+    for n in 1..4000u64 {
+        let mut tag = [0; 16];
+        tag[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        oracle.tags.insert(&tag);
+    }
+    let passed = (0..200).filter(|n| oracle.tagged(&Packet::to_us(v4(&junk(*n)))) == WHOLE);
+    assert!(passed.count() > 150);
+}
+
+#[test]
+fn each_datagram_costs_so_many_instructions_and_no_more() {
+    let oracle = Oracle::new(&[]);
+    let steps = |payload: &[u8]| {
+        let packet = Packet::to_us(v4(payload));
+        let mut machine = Machine::new(&oracle.program, &packet, &oracle.tags, 33, 0);
+        machine.run();
+        machine.steps
+    };
+    let one = steps(&junk(1));
+    let two = steps(&[junk(1), junk(2)].concat());
+    assert!((2500..2900).contains(&one) && two < 2 * one, "{one} {two}");
+}
+
+#[test]
+fn drops_are_counted_on_the_line_of_the_processor() {
+    let oracle = Oracle::new(&[]);
+    let packet = Packet::to_us(v4(&[junk(1), junk(2), junk(3)].concat()));
+    for processor in [0, 1, 63, 64, 1000] {
+        Machine::new(&oracle.program, &packet, &oracle.tags, 33, processor).run();
+    }
+    assert_eq!(oracle.tags.dropped(), FilterDrops { unknown_tag: 15, length: 0 });
+    let at = |processor: u64| {
+        let word = (oracle.tags.len() as u64 + processor) * 8;
+        oracle.tags.memory_word(word).load(std::sync::atomic::Ordering::Relaxed)
+    };
+    assert_eq!([0, 1, 40, 63].map(at), [6, 3, 3, 3]);
+}
