@@ -235,9 +235,9 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
 }
 
 impl GatekeeperEnd {
-    /// The next message, and who sent it. Never waits.
+    /// The next message, and who sent it. Never waits. Fails if a descriptor is beside it, which is
+    /// not opened: there is no room for one.
     pub fn receive_from(&mut self) -> Result<Option<(ToGatekeeper, PeerProcess)>, PipeError> {
-        // No room for a descriptor beside it, as in `receive`.
         let mut room = cmsg_space!(UnixCredentials);
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
         let flags = MsgFlags::MSG_DONTWAIT;
