@@ -176,6 +176,9 @@ static void texts_are_copied_to_where_they_fit(void) {
     memset(buffer, 0x5a, sizeof buffer);
     IS(LENGTH, toctoc_text(profile, TOCTOC_TEXT_NAME, 0, buffer, &length));
     CHECK(length == strlen("test-client") && buffer[0] == 0x5a);
+    uint8_t short_of_one[sizeof "test-client" - 2];
+    length = sizeof short_of_one;
+    IS(LENGTH, toctoc_text(profile, TOCTOC_TEXT_NAME, 0, short_of_one, &length));
     IS(LENGTH, toctoc_text(profile, TOCTOC_TEXT_WHOLE, 0, NULL, &length));
     CHECK(length == sizeof profile_text);
     IS(VALUE, toctoc_text(profile, TOCTOC_TEXT_ADDRESS, 1, buffer, &length));
@@ -278,6 +281,7 @@ static void wrong_arguments_are_refused(void) {
     next(knock, knock_now, first_entropy, first_blob, first_signature);
     IS(REFUSED, toctoc_knock_next(knock, knock_now, first_entropy, length, sign, &signer, &packet, &fault));
     CHECK(strstr(fault.what, "random bytes"));
+    IS(REFUSED, toctoc_knock_next(knock, knock_now, zero, length, sign, &signer, &packet, &fault));
     uint32_t progress;
     IS(NULL, toctoc_knock_receive(knock, 1, NULL, 184, &progress));
     IS(NULL, toctoc_knock_receive(knock, 1, line, sizeof line, NULL));

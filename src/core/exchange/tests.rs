@@ -153,6 +153,34 @@ fn behind_a_nat_a_probe_comes_first_and_its_receipt_is_not_the_answer() {
 }
 
 #[test]
+fn a_challenge_for_the_probe_leaves_one_for_the_knock() {
+    let outer = Source::new(v4([203, 0, 113, 9]));
+    let asks =
+        |status, byte| Receipt { observed: outer, challenge: Some([byte; 16]), ..receipt(status) };
+    let mut exchange = exchange(open(), BEHIND_NAT);
+    for (byte, status) in [(1, Status::Challenge), (2, Status::Observed), (3, Status::Challenge)] {
+        let (_, asked) = answer(&next(&mut exchange, byte).unwrap(), &asks(status, byte));
+        assert_eq!(exchange.receive(NOON, &asked), Progress::Continues, "{status:?}");
+    }
+    let (request, _) = answer(&next(&mut exchange, 4).unwrap(), &receipt(Status::Granted));
+    assert_eq!((request.kind, request.challenge), (KnockKind::Open, Some([3; 16])));
+}
+
+#[test]
+fn a_receipt_of_another_kind_of_knock_is_no_answer() {
+    let mut exchange = exchange(plain(KnockKind::Probe), HOME);
+    let packet = next(&mut exchange, 1).unwrap();
+    for (status, progress) in [
+        (Status::Granted, Progress::Ignored),
+        (Status::Closed, Progress::Ignored),
+        (Status::Observed, Progress::Over),
+    ] {
+        let (_, told) = answer(&packet, &receipt(status));
+        assert_eq!(exchange.receive(NOON, &told), progress, "{status:?}");
+    }
+}
+
+#[test]
 fn a_port_that_is_held_is_named_if_no_nat_changes_it() {
     let held = ClientRequest { held_port: Some(4711), source_port: 1, ..open() };
     let packet = next(&mut exchange(held, HOME), 1).unwrap();
@@ -246,6 +274,7 @@ fn our_own_address_is_usable_if_no_nat_can_be_in_between() {
         ("fd00::2", "2001:db8::1", false),
         ("127.0.0.1", "127.0.0.1", true),
         ("0.0.0.0", "198.51.100.1", false),
+        ("0.0.0.0", "0.0.0.0", false),
     ] {
         let ends = Endpoints { local: local.parse().unwrap(), gateway: gateway.parse().unwrap() };
         assert_eq!(usable(ends), good, "{local} {gateway}");
