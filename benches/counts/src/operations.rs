@@ -76,7 +76,7 @@ fn engine() -> Engine {
     };
     let rate = Rate { burst: 64, per_second: 4 };
     let mut engine = Engine::new(Setup {
-        sealed: Some(SealedSetup { keys: test_vectors::gateway(), port: PORT, rate }),
+        sealed: Some(SealedSetup { keys: test_vectors::gateway(), port: PORT, rate, shared: None }),
         clients: vec![KnownClient {
             client: test_vectors::CLIENT,
             keys: test_vectors::wire_row(NOON),
