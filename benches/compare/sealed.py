@@ -75,21 +75,32 @@ class Clock:
 
     A gateway that starts on a state which it finds asks everybody for a second packet whose timestamp is not later
     than its start by more than max_ahead, 10 s. Our knocks are one packet each, so they are made as by a clock that is
-    ahead by less than that until these seconds are over.
+    ahead by less than that until these seconds are over. It never goes back: a knock that is older than many others of
+    its client is asked for a second packet too.
     """
 
     AHEAD = 10.0
+    # Less than a millisecond of a timestamp is random.
+    STEP = 0.0011
 
     def __init__(self):
-        self.until = 0.0
+        self.last = None
 
     def starts(self):
-        self.until = float("inf")
+        self.last = None
 
     def started(self):
         """The gateway has read its clock before this moment."""
-        self.until = time.time() + self.AHEAD + 0.02
+        self.last = time.time() + self.AHEAD + 0.02
+
+    def is_ahead(self):
+        return self.last is None or self.last > time.time()
 
     def stamp(self, when=None):
+        """For a knock that is sent now, or then."""
         when = when or time.time()
-        return int((when + self.AHEAD - 0.002 if when < self.until else when) * 1e9)
+        latest = when + self.AHEAD - 0.002
+        if self.last is None:
+            return int(latest * 1e9)
+        self.last = min(latest, max(when, self.last + self.STEP))
+        return int(self.last * 1e9)
