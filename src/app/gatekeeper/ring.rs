@@ -67,7 +67,7 @@ impl Ring {
         let skip = usize::try_from(after.saturating_sub(self.dropped)).unwrap_or(usize::MAX);
         let numbers = self.dropped.max(after).saturating_add(1)..;
         let mut events = Vec::new();
-        for (number, (at, event)) in numbers.zip(self.events.iter().skip(skip).take(most)) {
+        for ((at, event), number) in self.events.iter().skip(skip).take(most).zip(numbers) {
             events.push(NumberedEvent { number, event: event.record(*at) });
         }
         events
@@ -123,6 +123,7 @@ mod tests {
         assert_eq!(all(&filled(200), 199), (vec![200], 0));
         assert_eq!(all(&filled(200), 200), (vec![], 0));
         assert_eq!(all(&filled(200), 900), (vec![], 0));
+        assert_eq!(all(&filled(200), u64::MAX), (vec![], 0), "only the counts are asked for");
         assert_eq!(all(&filled(1000), 0), ((489..=1000).collect(), 488));
         assert_eq!(all(&filled(1000), 600), ((601..=1000).collect(), 0));
     }
