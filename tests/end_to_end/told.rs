@@ -78,6 +78,9 @@ fn a_complaint_finds_its_line_also_after_a_rotation_and_hooks_and_numbers_know_o
     let told = get(UnixStream::connect(&socket).expect("it listens"), "/metrics");
     assert!(told.starts_with("HTTP/1.1 200 OK") && has_numbers(&told), "{told}");
     assert!(ok(&gate.toctocd(&["metrics"])).ends_with("# EOF\n"));
+    let json: serde_json::Value =
+        serde_json::from_str(&ok(&gate.toctocd(&["metrics", "--json"]))).expect("JSON");
+    assert_eq!(json["samples"]["toctoc_grants{service=\"ssh\"}"], 1);
 
     // Elsewhere, and without a textfile: what is not kept up to date goes away.
     gate.edit_config(|config| {
@@ -132,6 +135,6 @@ fn is_scraped_by(gate: &Gate, mut prometheus: Command) {
     );
     until("its rules are evaluated", || {
         let rules = ask("/api/v1/rules");
-        rules.matches("\"health\":\"ok\"").count() >= 9 && !rules.contains("\"health\":\"err\"")
+        rules.matches("\"health\":\"ok\"").count() >= 11 && !rules.contains("\"health\":\"err\"")
     });
 }

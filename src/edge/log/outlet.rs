@@ -258,6 +258,7 @@ mod tests {
         outlet.write(Wall(0), &refused());
         std::fs::remove_file(&path).unwrap();
         let second = UnixDatagram::bind(&path).unwrap();
+        second.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
         outlet.write(Wall(0), &refused());
         assert!(second.recv(&mut buffer).unwrap() > 0);
         assert!(datagram("/nonexistent/log").is_err());

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 
 use super::outlet::Stamp;
 use super::*;
@@ -129,6 +130,11 @@ fn a_file_is_opened_again_under_its_name_and_a_place_that_is_no_more_is_told() {
     assert_eq!((records.len(), records[0].text.as_str()), (2, "after"));
     assert!(records[1].text.contains("none/log: the log cannot be written there"), "{records:?}");
     assert!(Log::open(&settings(&dir.path().join("none/log"), LogForm::Text)).is_err());
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o007, 0, "it names who knocks: not for everybody");
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(Log::open(&settings(&link, LogForm::Text)).is_err(), "it may lead anywhere");
 }
 
 #[test]
@@ -142,6 +148,19 @@ fn the_end_waits_for_lines_that_somebody_reads() {
     let mut line = String::new();
     BufReader::new(reader).read_line(&mut line).unwrap();
     assert_eq!(line, "the last words\n");
+}
+
+#[test]
+fn a_line_on_its_way_is_waited_for() {
+    let (_reader, writer, _) = full_pipe();
+    let mut log = log_to(writer);
+    log.event(Wall(0), event("the last words"));
+    let begun = std::time::Instant::now();
+    while !log.shared.lock().entries.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody writes it");
+        std::thread::yield_now();
+    }
+    assert!(!log.shared.lock().is_done());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The command line of `toctocd log`.
 
-use jiff::civil::Date;
+use jiff::civil::DateTime;
 use jiff::{Span, Timestamp, tz::TimeZone};
 
 use crate::app::args::service_name;
@@ -29,8 +29,8 @@ pub struct LogArgs {
     /// Only the knock with this id, as the client was told.
     #[arg(long, value_name = "ID", value_parser = id)]
     pub id: Option<KnockId>,
-    /// Only events since then: a time ago (90m, 1h, 2d), a day, or a moment as
-    /// 2027-01-31T12:00:00Z.
+    /// Only events since then: a time ago (90m, 1h, 2d), a day, or a moment, by the
+    /// clock here as in the log ("2027-01-31 12:00"), or 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "WHEN", value_parser = since)]
     pub since: Option<Timestamp>,
     /// Go on with events as they come.
@@ -51,17 +51,17 @@ fn since(text: &str) -> Result<Timestamp, String> {
     moment_before(text, Timestamp::now())
 }
 
-/// A moment: a day, its first second here; or a time before `now`.
+/// A moment: as it is written, by the clock here if it names no zone; or a time before `now`.
 fn moment_before(text: &str, now: Timestamp) -> Result<Timestamp, String> {
-    let parsed = match (text.parse::<Timestamp>(), text.parse::<Date>(), text.parse::<Span>()) {
+    let parsed = match (text.parse::<Timestamp>(), text.parse::<DateTime>(), text.parse::<Span>()) {
         (Ok(moment), ..) => Ok(moment),
-        (_, Ok(date), _) => date.to_zoned(TimeZone::system()).map(|start| start.timestamp()),
+        (_, Ok(time), _) => time.to_zoned(TimeZone::system()).map(|start| start.timestamp()),
         (.., Ok(span)) => {
             now.to_zoned(TimeZone::UTC).checked_sub(span).map(|then| then.timestamp())
         }
         _ => {
             let examples = "a time ago as 90m, 1h or 2d, a day as 2027-01-31, or a moment as";
-            return Err(format!("write {examples} 2027-01-31T12:00:00Z"));
+            return Err(format!("write {examples} \"2027-01-31 12:00\""));
         }
     };
     parsed.map_err(|_| "that time is beyond the calendar".to_owned())
@@ -78,8 +78,13 @@ mod tests {
         assert_eq!(read("1h").as_deref(), Ok("2026-11-28T13:00:00Z"));
         assert_eq!(read("2d").as_deref(), Ok("2026-11-26T14:00:00Z"));
         assert_eq!(read("2026-11-01T00:00:00+01:00").as_deref(), Ok("2026-10-31T23:00:00Z"));
-        let day: Timestamp = read("2026-11-27").unwrap().parse().unwrap();
-        assert_eq!(day.to_zoned(TimeZone::system()).date().to_string(), "2026-11-27");
+        let zoned = |text| {
+            let moment: Timestamp = read(text).unwrap().parse().unwrap();
+            moment.to_zoned(TimeZone::system()).strftime("%F %T").to_string()
+        };
+        // As a line of the log begins.
+        assert_eq!(zoned("2026-11-27 14:03:20"), "2026-11-27 14:03:20");
+        assert_eq!(zoned("2026-11-27"), "2026-11-27 00:00:00");
         assert!(read("yesterday").is_err() && read("").is_err());
     }
 

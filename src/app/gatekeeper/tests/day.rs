@@ -184,7 +184,7 @@ fn a_day_of_a_busy_gateway_is_told_in_a_bounded_log_that_has_every_knock() {
     let repeated: u64 = signed.values().map(|times| times - 1).sum();
     assert!(*forged > 10_000 && repeated > 500, "{forged} {repeated}");
     assert!(of(EventKind::Alarm) <= minutes, "one a minute for each client and reason");
-    assert!(of(EventKind::Ignored) <= 2 * 3 * minutes + u64::try_from(signed.len()).unwrap());
+    assert!(of(EventKind::Ignored) <= signed.len() as u64, "once for each, however often it comes");
     assert!(of(EventKind::Limit) <= 2 * (DAY + 60) / 10, "once for each periodic check");
     let bound = u64::try_from(signed.len()).unwrap()
         + 256 + 16 * 3700 // steps in the hour of the flood

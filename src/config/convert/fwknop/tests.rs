@@ -114,6 +114,17 @@ fn a_folder_that_includes_itself_ends_and_is_named() {
     assert!(converted(&[], &defaults::settings()).is_err());
 }
 
+/// Debian's fwknopd is none, so the table has no such configuration.
+#[test]
+fn the_settings_of_a_firewalld_build_are_known_by_their_own_names() {
+    let access = "SOURCE ANY\nOPEN_PORTS tcp/22\nKEY secretsecret\nFORCE_NAT 10.0.0.5 22\n";
+    let conf = "ENABLE_FIREWD_FORWARDING Y\n".to_owned();
+    let files =
+        [("DIR/access.conf".to_owned(), access.to_owned()), ("DIR/fwknopd.conf".to_owned(), conf)];
+    let found = converted(&files, &defaults::settings()).unwrap();
+    assert!(found.left_out.is_empty() && found.toml.contains("10.0.0.5:22"), "{found:#?}");
+}
+
 const RC: &str = "\
 [default]
 # common
@@ -128,7 +139,7 @@ USE_HMAC    Y
 [away]
 SPA_SERVER 203.0.113.9
 ACCESS tcp/3389
-ALLOW_IP 192.0.2.7
+ALLOW_IP 192.0.2.7 # here
 FW_TIMEOUT 0
 NAT_ACCESS 10.0.0.5:22
 SPA_SERVER_PROTO tcp
