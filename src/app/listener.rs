@@ -6,7 +6,6 @@
 //! closes. See `gatekeeper` for the decisions.
 
 use std::mem;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
@@ -14,24 +13,23 @@ use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::core::bytes::{saturated_u16, saturated_u64};
-use crate::core::engine::{Action, Engine, SealedSetup, Setup};
-use crate::core::keyring::{Realm, SLOTS, Secret};
-use crate::core::noise::KeyPair;
-use crate::core::quota::Rate;
-use crate::core::sequence::{DoorSpec, SequenceEvent};
+use crate::core::engine::{Action, Engine};
+use crate::core::sequence::SequenceEvent;
 use crate::core::types::{Now, Reject, Wall};
-use crate::core::wire::GatewayKeys;
-use crate::edge::bpf::{self, FilterSpec};
-use crate::edge::capture::{self, Capture, CaptureResult, Filters};
+use crate::edge::capture::{self, Capture, CaptureResult};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
-use crate::edge::ebpf::{NotLoaded, TagMap};
 use crate::edge::event_loop::PollSet;
-use crate::edge::gatekeeper_pipe::{
-    ListenerEnd, OwnAddress, Pipe, PipeError, QUEUE, Tally, ToGatekeeper, ToListener,
-};
+use crate::edge::gatekeeper_pipe::{ListenerEnd, Pipe, PipeError, Tally, ToGatekeeper, ToListener};
 use crate::edge::raw::{self, Sender};
 use crate::edge::socket_failure::SocketFailure;
 use crate::edge::{clock, entropy, sys};
+use captures::open_captures;
+use reports::{StepReports, report, report_for_log};
+use setup::{AddressUpdate, ListenerSetup, roomy_engine};
+
+mod captures;
+mod reports;
+mod setup;
 
 /// The hidden argument that makes `toctocd` a listener.
 pub const ARGUMENT: &str = "--listener";
@@ -42,6 +40,9 @@ const PACKETS: usize = 64;
 const OPENED: usize = 16;
 /// Messages from the gatekeeper handled per turn.
 const MESSAGES: usize = 256;
+
+/// Nanoseconds that the loop leaves packets in their queues after it has read nothing but junk.
+const REST: u32 = 300_000;
 
 pub fn main() -> ExitCode {
     // The gatekeeper ends this process by closing the pipe. Signals from a terminal or killall are
@@ -69,159 +70,6 @@ pub fn main() -> ExitCode {
 fn not_by_hand() -> ExitCode {
     eprintln!("toctocd {ARGUMENT}: the gateway starts this by itself");
     ExitCode::from(2)
-}
-
-/// The set-up received so far.
-#[derive(Default)]
-struct ListenerSetup {
-    setup: Setup,
-    /// The number of clients to expect.
-    clients: u32,
-    kernel_tags: Option<KernelTags>,
-    /// Made for the first clients: their tags are computed while the gatekeeper derives the keys of
-    /// the next ones.
-    engine: Option<Engine>,
-    addresses: AddressUpdate,
-    /// The interfaces to capture on, by the kernel's numbers.
-    interfaces: Vec<u32>,
-    filter: FilterSpec,
-    user: Option<(u32, u32)>,
-}
-
-/// What the kernel's filter needs to know tags.
-struct KernelTags {
-    map: Result<TagMap, NotLoaded>,
-    /// The key of the mask of knocks.
-    mask: Secret<32>,
-}
-
-/// The lists of our addresses that are being received: those for sealed knocks, and for doors.
-#[derive(Default)]
-struct AddressUpdate {
-    knock: Vec<IpAddr>,
-    door: Vec<IpAddr>,
-}
-
-impl AddressUpdate {
-    /// Adds a part of a list. The first part drops what came of an earlier list.
-    fn add(&mut self, is_first: bool, part: Vec<OwnAddress>) {
-        if is_first {
-            *self = Self::default();
-        }
-        for own in part {
-            if own.knock {
-                self.knock.push(own.address);
-            }
-            if own.door {
-                self.door.push(own.address);
-            }
-        }
-    }
-}
-
-impl ListenerSetup {
-    /// Receives the set-up, up to `Go`.
-    fn receive(pipe: &mut ListenerEnd) -> Result<Self, PipeError> {
-        let mut prepared = Self::default();
-        loop {
-            match pipe.receive()? {
-                None => {
-                    let mut set = PollSet::default();
-                    set.read(pipe.as_fd());
-                    set.wait_until(None, clock::now().boot)?;
-                }
-                Some(ToListener::Go { user }) => {
-                    prepared.user = user;
-                    return Ok(prepared);
-                }
-                Some(message) => {
-                    if prepared.take(message).is_none() {
-                        let failure = ConfineFailure { step: ConfineStep::SetUp, errno: 0 };
-                        return Err(fail(pipe, failure.into()));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Returns `None` for a message at the wrong time or out of order: a bug in the gatekeeper.
-    fn take(&mut self, message: ToListener) -> Option<()> {
-        let is_made = self.engine.is_some();
-        match message {
-            ToListener::Gateway { .. } | ToListener::Doors { .. } | ToListener::Door { .. }
-                if is_made =>
-            {
-                return None;
-            }
-            ToListener::Gateway {
-                realm,
-                gateway,
-                mask,
-                current,
-                other,
-                port,
-                burst,
-                per_second,
-                clients,
-            } => {
-                let keys = GatewayKeys {
-                    gateway,
-                    realm: Realm::new(realm, mask),
-                    current: KeyPair::new(&current),
-                    other: other.as_ref().map(KeyPair::new),
-                };
-                let rate = Rate { burst, per_second };
-                let mask = Secret::new(*keys.realm.knock_mask());
-                let map = TagMap::new(SLOTS.saturating_mul(clients.try_into().unwrap_or(0)));
-                let shared = map.as_ref().ok().map(|map| map.tags);
-                self.kernel_tags = Some(KernelTags { map, mask });
-                self.setup.sealed = Some(SealedSetup { keys, port, rate, shared });
-                self.clients = clients;
-            }
-            ToListener::Clients(clients) => {
-                let (setup, room) = (&mut self.setup, self.clients);
-                let make = || roomy_engine(mem::take(setup), room);
-                let engine = self.engine.get_or_insert_with(make);
-                for client in clients {
-                    engine.enrol(client);
-                }
-            }
-            ToListener::Doors { ipv6, debug } => {
-                self.setup.rules.ipv6 = ipv6;
-                self.setup.rules.debug = debug;
-            }
-            ToListener::Door { index, spec } => self.door(index, spec)?,
-            ToListener::Addresses { is_first, part } => self.addresses.add(is_first, part),
-            // The lists are complete when the set-up is.
-            ToListener::AddressesDone => {}
-            ToListener::Capture { interface } => self.interfaces.push(interface),
-            ToListener::Filter(FilterSpec { knock_port, steps, outgoing }) => {
-                self.filter.knock_port = knock_port;
-                self.filter.outgoing = outgoing;
-                self.filter.steps.extend(steps);
-            }
-            ToListener::Stop | ToListener::Sequence { .. } | ToListener::Go { .. } => return None,
-            ToListener::Forget { .. } => return None,
-            ToListener::Verdict { .. } | ToListener::AskCounters => return None,
-            ToListener::Release { .. } => return None,
-        }
-        Some(())
-    }
-
-    fn door(&mut self, index: u16, spec: DoorSpec) -> Option<()> {
-        if usize::from(index) != self.setup.doors.len() {
-            return None;
-        }
-        self.setup.doors.push(spec);
-        Some(())
-    }
-}
-
-/// An engine with room for so many clients.
-fn roomy_engine(setup: Setup, clients: u32) -> Engine {
-    let mut engine = Engine::new(setup);
-    engine.reserve(clients.try_into().unwrap_or(0));
-    engine
 }
 
 /// Why it cannot listen.
@@ -274,30 +122,22 @@ fn serve(pipe: &mut ListenerEnd, prepared: ListenerSetup, inherited: bool) -> Pi
     }
 }
 
-/// Opens a capture socket for each interface. Nothing is read from them yet. Also says what they
-/// lack, if their filter does not know tags.
-fn open_captures(
-    interfaces: &[u32], spec: &FilterSpec, tags: Option<KernelTags>,
-) -> Result<(Vec<Option<Capture>>, Option<Limitation>), Failure> {
-    let classic = bpf::program(spec);
-    let program = tags.map(|KernelTags { map, mask }| map?.load(spec, mask.expose()));
-    let mut lacks = match &program {
-        None | Some(Ok(_)) => None,
-        Some(Err(NotLoaded::Forbidden)) => Some(Limitation::TagsForbidden),
-        Some(Err(NotLoaded::Refused { .. })) => Some(Limitation::TagsRefused),
-    };
-    let loaded = program.as_ref().and_then(|program| program.as_ref().ok());
-    let filters = Filters { classic: &classic, with_tags: loaded.map(AsFd::as_fd) };
-    let mut captures = Vec::with_capacity(interfaces.len());
-    for (capture, interface) in interfaces.iter().enumerate() {
-        let opened = Capture::open(*interface, &filters);
-        let opened = opened.map_err(|why| Failure::Socket { capture, why })?;
-        if loaded.is_some() && !opened.knows_tags {
-            lacks = Some(Limitation::TagsRefused);
-        }
-        captures.push(Some(opened));
+/// What a turn of the loop read from the capture sockets.
+#[derive(Clone, Copy, Debug, Default)]
+struct TurnRead {
+    packets: usize,
+    /// True if nothing was left in the last socket.
+    drained: bool,
+    /// True if anything else came of it than lines about steps at doors.
+    mattered: bool,
+}
+
+impl TurnRead {
+    /// True if the loop may rest: then a flood costs a fraction, because waking up for each packet
+    /// is most of the work. Nothing is lost meanwhile: the sockets' queues hold far more.
+    fn is_only_junk(&self) -> bool {
+        self.packets > 0 && self.drained && !self.mattered
     }
-    Ok((captures, lacks))
 }
 
 struct Listener {
@@ -312,6 +152,9 @@ struct Listener {
     lost: u64,
     /// Knocks that the pipe had no room for.
     dropped: u64,
+    steps: StepReports,
+    /// What the current turn read.
+    turn: TurnRead,
     /// True if knocks are queued that could be decrypted at once.
     busy: bool,
     /// The time at which it was replaced. It still hands over the knocks that came before, and ends
@@ -360,6 +203,8 @@ impl Listener {
             actions: Vec::new(),
             lost: 0,
             dropped: 0,
+            steps: StepReports::default(),
+            turn: TurnRead::default(),
             busy: false,
             replaced: None,
         };
@@ -368,6 +213,13 @@ impl Listener {
 
     /// Waits for an event, then does a bounded amount of each kind of work.
     fn turn(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
+        let rests = self.turn.is_only_junk() && !self.busy && self.replaced.is_none();
+        self.turn = TurnRead::default();
+        if rests {
+            let mut set = PollSet::default();
+            set.read(pipe.as_fd());
+            set.rest(REST)?;
+        }
         let mut ready = self.wait(pipe)?;
         let now = clock::now();
         self.engine.tick(now.boot);
@@ -380,6 +232,7 @@ impl Listener {
         }
         pipe.flush()?;
         // Knocks wait in the clients' queues rather than in the pipe's.
+        self.turn.mattered |= self.engine.waiting() > 0;
         self.busy = pipe.waiting() == 0 && self.engine.serve(now.boot, OPENED, &mut self.actions);
         self.act(pipe)?;
         let is_done = !self.busy && !self.engine.awaits_verdicts();
@@ -419,8 +272,10 @@ impl Listener {
                 self.end_capture(index);
                 return Ok(());
             }
+            self.turn.drained = matches!(result, CaptureResult::Empty);
             match result {
                 CaptureResult::Packet { arrival, at, bytes } => {
+                    self.turn.packets += 1;
                     let now = Now { wall: at, ..clock::now() };
                     self.engine.packet(now, arrival, bytes, &mut self.actions);
                 }
@@ -494,11 +349,13 @@ impl Listener {
             doors: self.engine.door_packets(),
             waiting: self.engine.waiting(),
         };
+        self.steps.report_suppressed(pipe)?;
         report(pipe, ToGatekeeper::Counters(tally))
     }
 
     fn act(&mut self, pipe: &mut ListenerEnd) -> Result<(), PipeError> {
         for action in self.actions.drain(..) {
+            self.turn.mattered |= !matches!(action, Action::Door(_) | Action::Seen { .. });
             match action {
                 Action::Receipt { from, to, bytes } => {
                     // A receipt that cannot be sent counts as lost on the way.
@@ -519,48 +376,26 @@ impl Listener {
                         ToGatekeeper::Seen { source, source_port, destination, step, length },
                     )?;
                 }
-                Action::Door(effect) => door(pipe, effect)?,
+                Action::Door(event) => {
+                    self.turn.mattered |= matches!(event, SequenceEvent::Completed(_));
+                    self.steps.report(clock::now().boot, event, pipe)?;
+                }
             }
         }
         Ok(())
     }
 }
 
-fn door(pipe: &mut ListenerEnd, effect: SequenceEvent) -> Result<(), PipeError> {
-    match effect {
-        SequenceEvent::Seen => Ok(()),
-        SequenceEvent::Completed(done) => {
-            report(pipe, ToGatekeeper::Completed { door: done.door(), source: done.source() })
-        }
-        SequenceEvent::Stage { door, source, stage } => {
-            report_for_log(pipe, ToGatekeeper::Stage { door, source, stage })
-        }
-        SequenceEvent::TimedOut { door, source, stage } => {
-            report_for_log(pipe, ToGatekeeper::TimedOut { door, source, stage })
-        }
-        SequenceEvent::Refused { source } => report_for_log(pipe, ToGatekeeper::Refused { source }),
-        SequenceEvent::Removed { source, success } => {
-            report_for_log(pipe, ToGatekeeper::Removed { source, success })
-        }
-        SequenceEvent::Ignored(name, wanted) => {
-            let flag = crate::core::door::TcpFlags::NAMES.iter().position(|one| *one == name);
-            let flag = flag.and_then(|index| u8::try_from(index).ok()).unwrap_or(u8::MAX);
-            report_for_log(pipe, ToGatekeeper::Ignored { flag, wanted })
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Sends an important message. A full queue means that the gatekeeper has stopped reading. The
-/// message is lost then, which is the smaller problem.
-fn report(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
-    match pipe.send(message) {
-        Err(PipeError::Full) => Ok(()),
-        other => other,
+    #[test]
+    fn the_loop_rests_only_after_it_has_read_all_and_nothing_but_junk() {
+        let junk = TurnRead { packets: 1, drained: true, mattered: false };
+        assert!(junk.is_only_junk());
+        assert!(!TurnRead { packets: 0, ..junk }.is_only_junk(), "it only answered the gatekeeper");
+        assert!(!TurnRead { drained: false, ..junk }.is_only_junk(), "more is waiting");
+        assert!(!TurnRead { mattered: true, ..junk }.is_only_junk(), "a knock is under way");
     }
-}
-
-/// Sends a message that only feeds the log. Forged packets can cause many of these, so they may use
-/// only half of the queue.
-fn report_for_log(pipe: &mut ListenerEnd, message: ToGatekeeper) -> Result<(), PipeError> {
-    if pipe.waiting() > QUEUE / 2 { Ok(()) } else { report(pipe, message) }
 }

@@ -2,9 +2,10 @@
 
 use std::os::fd::BorrowedFd;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
 
 use crate::core::types::Boot;
 
@@ -38,6 +39,14 @@ impl<'a> PollSet<'a> {
     /// Waits with a timeout in place of a deadline.
     pub fn wait(&mut self, timeout: PollTimeout) -> nix::Result<()> {
         match poll(&mut self.fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits so many nanoseconds, or until a descriptor is ready.
+    pub fn rest(&mut self, nanos: u32) -> nix::Result<()> {
+        match ppoll(&mut self.fds, Some(TimeSpec::new(0, nanos.into())), None) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
             Err(error) => Err(error),
         }

@@ -50,6 +50,7 @@ impl Gatekeeper {
             ToGatekeeper::Alarm { client, first, again } => {
                 self.log_alarm(client, first, again, None);
             }
+            ToGatekeeper::Suppressed { count } => self.out.suppress_door_lines(count),
             ToGatekeeper::Down { capture } => self.interface_down(now, capture),
             _ => {}
         }

@@ -112,6 +112,11 @@ impl Outbox {
         }
     }
 
+    /// So many events at doors were not even told.
+    pub(super) fn suppress_door_lines(&mut self, count: u64) {
+        self.suppressed = self.suppressed.saturating_add(count);
+    }
+
     pub(super) fn log_suppressed(&mut self) {
         let alarms = std::mem::take(&mut self.suppressed_alarms);
         if alarms > 0 {

@@ -292,6 +292,7 @@ impl Message for ToGatekeeper {
                 fields.u64(read).u64(lost).u64(doors).u64(waiting)
             }
             Self::Down { capture } => Fields::of(12).u16(capture),
+            Self::Suppressed { count } => Fields::of(15).u64(count),
             Self::Refused { source } => Fields::of(13).ip(source),
         };
         fields.finish()
@@ -344,6 +345,7 @@ impl Message for ToGatekeeper {
             }
             12 => Self::Down { capture: r.u16()? },
             13 => Self::Refused { source: ip(r)? },
+            15 => Self::Suppressed { count: r.u64()? },
             14 => {
                 let capture = r.u16()?;
                 Self::NoSocket { capture, step: r.u8()?, errno: r.u32()?.cast_signed() }

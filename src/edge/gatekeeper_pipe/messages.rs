@@ -120,6 +120,8 @@ pub enum ToGatekeeper {
     Stage { door: u16, source: IpAddr, stage: u8 },
     /// An attempt timed out after `stage` steps.
     TimedOut { door: u16, source: IpAddr, stage: u8 },
+    /// So many steps, timeouts and refusals at doors were not reported: there were too many.
+    Suppressed { count: u64 },
     /// A packet for a door over IPv6, on a link where IPv6 does not count.
     Refused { source: IpAddr },
     /// For debugging doors: some door listens for this packet.

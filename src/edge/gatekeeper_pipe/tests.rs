@@ -145,6 +145,7 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
             waiting: 7,
         }),
         ToGatekeeper::Down { capture: 2 },
+        ToGatekeeper::Suppressed { count: u64::MAX },
         ToGatekeeper::Refused { source: mapped },
     ]
 }

@@ -53,6 +53,7 @@ impl Knockd {
                 let what = format!("sequence timeout (stage {stage})");
                 self.knock_line(door, source, &what, true);
             }
+            ToGatekeeper::Suppressed { count } => self.line_throttle.suppress(count),
             ToGatekeeper::Down { .. }
                 if link::inspect(&self.interface) == Err(LinkError::Missing) =>
             {

@@ -29,6 +29,11 @@ impl Throttle {
         self.reported = now;
         Some(std::mem::take(&mut self.suppressed))
     }
+
+    /// So many events did not even come here.
+    pub(super) fn suppress(&mut self, count: u64) {
+        self.suppressed = self.suppressed.saturating_add(count);
+    }
 }
 
 #[cfg(test)]
