@@ -97,6 +97,28 @@ fn a_filter_with_too_many_doors_to_be_exact_still_has_its_tags() {
 }
 
 #[test]
+fn a_tag_is_found_in_the_second_of_its_lines_too() {
+    let oracle = Oracle::new(&[]);
+    let tags = test_vectors::wire_row(NOON).tags();
+    tags.iter().flatten().for_each(|tag| oracle.tags.remove(tag));
+    let today = Packet::to_us(v4(&knock(1)));
+    assert_eq!(oracle.tagged(&today), DROPPED);
+    let tag = u128::from_be_bytes(tags[1].unwrap());
+    let line = ((tag >> 64) as u32 ^ tag as u32) & (oracle.tags.len() as u32 - 1);
+    // Tags whose lines are both the first one of today's.
+    for n in 1..=7 {
+        let half = u64::from(n << 16 | line);
+        let [upper, lower] = [(half << 32 | half).to_be_bytes(), [0; 8]];
+        oracle.tags.insert(&[upper, lower].concat().try_into().unwrap());
+    }
+    tags.iter().flatten().for_each(|tag| oracle.tags.insert(tag));
+    assert_eq!(oracle.tagged(&today), WHOLE);
+    for n in 0..200 {
+        assert_eq!(oracle.tagged(&Packet::to_us(v4(&junk(n)))), DROPPED, "no line overflows");
+    }
+}
+
+#[test]
 fn a_tag_without_room_in_the_table_passes() {
     let oracle = Oracle::new(&[]);
     for n in 0..200 {

@@ -35,7 +35,11 @@ fn cases(odd: u32) -> Vec<Case> {
     add("a short IPv4 header", &|d| us(changed(v4(d), 0, 0x44)), never);
     add("a wrong IPv4 checksum", &|d| us(changed(v4(d), 10, 0x77)), taken);
     add("a wrong UDP checksum", &|d| us(changed(v4(d), 26, 0x77)), taken);
-    add("the version of the other family", &|d| us(changed(v4(d), 0, 0x65)), never);
+    let in_v4 = |bytes| Packet { protocol: 0x0800, ..Packet::to_us(bytes) };
+    add("another version in a frame of IPv4", &|d| in_v4(changed(v4(d), 0, 0x65)), never);
+    add("no version in a frame of IPv4", &|d| in_v4(changed(v4(d), 0, 0x05)), never);
+    let in_v6 = |bytes| Packet { protocol: 0x86dd, ..Packet::to_us(bytes) };
+    add("another version in a frame of IPv6", &|d| in_v6(changed(v6(d), 0, 0x40)), never);
     add("IPv6 hop-by-hop options", &|d| us(changed(v6(d), 6, 0)), never);
     add("an IPv6 fragment", &|d| us(changed(v6(d), 6, 44)), never);
     add("IPv6 destination options", &|d| us(changed(v6(d), 6, 60)), never);
