@@ -238,4 +238,46 @@ mod tests {
             assert!(!good(&GOOD.replace(right, wrong)), "{wrong}");
         }
     }
+
+    /// What the list of system calls answers to a call with this first argument.
+    #[cfg(target_arch = "x86_64")]
+    fn answer(program: &BpfProgram, call: libc::c_long, first: u32) -> u32 {
+        use crate::edge::bpf::Instruction;
+        use crate::edge::bpf::machine::{Packet, run};
+
+        let program: Vec<Instruction> = program
+            .iter()
+            .map(|one| Instruction {
+                code: one.code,
+                jump_true: one.jt,
+                jump_false: one.jf,
+                operand: one.k,
+            })
+            .collect();
+        // struct seccomp_data, in words: number, architecture, place, arguments.
+        let mut words = [0u32; 16];
+        words[0] = u32::try_from(call).unwrap();
+        words[1] = 0xc000_003e;
+        words[4] = first;
+        run(&program, &Packet::to_us(words.map(u32::to_be_bytes).concat()))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn of_bpf_only_what_the_filter_of_a_listener_takes_is_left_and_only_if_that_is_our_child() {
+        const ALLOW: u32 = 0x7fff_0000;
+        const REFUSE: u32 = 0x0005_0000 | libc::EPERM as u32;
+        for is_listener_apart in [false, true] {
+            let [program, _] = programs(TargetArch::x86_64, is_listener_apart).unwrap();
+            for command in 0..40 {
+                let is_left = !is_listener_apart && (command == 0 || command == 5);
+                let expected = if is_left { ALLOW } else { REFUSE };
+                for call in [libc::SYS_bpf, libc::SYS_bpf | SECOND_NUMBER.unwrap()] {
+                    assert_eq!(answer(&program, call, command), expected, "{command}");
+                }
+                assert_eq!(answer(&program, libc::SYS_ptrace, command), REFUSE);
+                assert_eq!(answer(&program, libc::SYS_read, command), ALLOW);
+            }
+        }
+    }
 }

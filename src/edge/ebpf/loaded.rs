@@ -23,7 +23,7 @@ pub struct TagMap {
 /// Why there is no program in the kernel.
 #[derive(Debug)]
 pub enum NotLoaded {
-    /// It is forbidden: no CAP_BPF, a lockdown, or a container.
+    /// It is forbidden: no CAP_BPF, a lockdown, a container, or a kernel without bpf(2).
     Forbidden,
     /// The kernel is too old, or refuses this program.
     Refused { error: io::Error, log: String },
@@ -60,7 +60,7 @@ fn too_large() -> NotLoaded {
 
 fn why(error: io::Error, log: String) -> NotLoaded {
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) if log.is_empty() => NotLoaded::Forbidden,
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) if log.is_empty() => NotLoaded::Forbidden,
         _ => NotLoaded::Refused { error, log },
     }
 }
