@@ -63,6 +63,10 @@ UNFILTERED, UNFILTERED_DOOR = (
 )
 
 
+class TooSlow(Exception):
+    pass
+
+
 class Run:
     def __init__(self, scale, programs, folder, sender):
         self.scale, self.programs, self.folder, self.sender = scale, programs, folder, sender
@@ -123,14 +127,15 @@ class Run:
         return figures
 
     def flood(self, system, kind, rate):
-        for left in reversed(range(4)):
-            try:
-                figures = measures.flood(system, kind, rate, self.scale.seconds)
+        for _ in range(3):
+            figures = measures.flood(system, kind, rate, self.scale.seconds)
+            # At the maximum the way to the daemon may lose some of it too.
+            flowed = figures["sent_per_second"] * min(1, figures["received"]) / (rate or 20_000)
+            if flowed > 0.9:
                 break
-            except measures.TooSlow as error:
-                self.say(f"flood: {system.label}: {error}")
-                if not left:
-                    raise
+        # A busy machine may send less than asked for. Much less is no flood.
+        if flowed < 0.5:
+            raise TooSlow(f"{system.label}: of {rate} packets a second {flowed:.0%} arrived")
         rate = f"{figures['sent_per_second']:,.0f} a second"
         opened = f"{len(figures['open_ms'])} of {figures['knocks']}"
         self.say(f"flood: {system.label}: {kind}, {rate}: {opened} opened, {figures['cpu_s_per_million']:.2f} s a million")
@@ -297,7 +302,7 @@ def main():
         to = arguments.to
         try:
             figures = measure(arguments)
-        except (systems.NeverOpened, measures.TooSlow, RuntimeError) as error:
+        except (systems.NeverOpened, TooSlow, RuntimeError) as error:
             sys.exit(f"compare: {error}")
         to.mkdir(parents=True, exist_ok=True)
         (to / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")

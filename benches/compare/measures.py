@@ -14,10 +14,6 @@ MEANWHILE, LOST = 40, 2.0
 PIECE = bytes(1 << 20)
 
 
-class TooSlow(Exception):
-    """A flood that was none: this machine had no time for it."""
-
-
 def idle(systems, seconds):
     """How often a second each daemon wakes up with nothing to do, and its memory. They have just started."""
     time.sleep(2)
@@ -88,13 +84,13 @@ def flood(system, kind, rate, seconds):
     worked = system.daemon.settle(3) - worked
     received = system.net.received() - received
     system.stop()
-    if rate and (per_second < 0.9 * rate or received < 0.9 * sent):
-        raise TooSlow(f"{rate} a second were asked for, {per_second:.0f} were sent, {received} of {sent} received")
     return {
         "system": system.key,
         "kind": kind,
         "rate": rate,
         "sent_per_second": per_second,
+        # What the gateway's interface has taken; the probes' SYNs are among it.
+        "received": received / sent,
         "knocks": MEANWHILE,
         "open_ms": [(opened - at) / 1e6 for at, opened, _ in answers if opened],
         "cpu_s_per_million": worked / sent * 1e6,
