@@ -81,9 +81,9 @@ first_process() {
 
 # Boots it, with the client at the other end of its link.
 boot() {
-    # The container's own system call filter does not include landlock.
+    # The container's own system call filter includes neither landlock nor bpf.
     systemd-nspawn -q -D "$root" -M "$machine" --boot --register=no --keep-unit --network-veth --capability=all --console=pipe \
-        --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" </dev/null >"$log" 2>&1 &
+        --system-call-filter="bpf landlock_create_ruleset landlock_add_rule landlock_restrict_self" </dev/null >"$log" 2>&1 &
     nspawn=$!
     # The outer end of its link. A longer machine name would be truncated there.
     local veth=ve-$machine state
