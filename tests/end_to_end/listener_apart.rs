@@ -79,8 +79,10 @@ fn a_listener_of_its_own_unit_that_hangs_or_ends_is_replaced_and_none_outlives_t
 /// Runs the gateway with a socket that `holder` may have made; it must refuse to start. Returns what
 /// it says.
 fn refusal(gate: &Gate) -> String {
-    let mut run = Command::new(env!("CARGO_BIN_EXE_toctocd"));
-    run.args(["run", "--listener-socket", &gate.path("listener"), "-c"]);
+    // One that serves is ended.
+    let mut run = Command::new("timeout");
+    run.args(["20", env!("CARGO_BIN_EXE_toctocd"), "run"]);
+    run.args(["--listener-socket", &gate.path("listener"), "-c"]);
     let output = gate.net.gateway.run(run.arg(gate.config()));
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(!gate.net.gateway.sh("nft list tables").contains("toctoc"), "the guard was loaded");
