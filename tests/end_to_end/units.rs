@@ -80,6 +80,22 @@ fn the_guard_is_loaded_after_the_firewall_and_before_the_network_is_up() {
 }
 
 #[test]
+fn the_gateway_brings_along_the_socket_of_its_listeners_which_is_roots_alone() {
+    for key in ["Wants", "After"] {
+        assert!(has("toctocd", "Unit", key, "toctoc-listener.socket"), "{key}");
+    }
+    let run = words("toctocd", "Service", "ExecStart");
+    assert_eq!(run[1..], ["run", "--listener-socket", "/run/toctoc/listener"]);
+    let socket = fs::read_to_string(tree("packaging/systemd/toctoc-listener.socket")).unwrap();
+    for line in ["ListenSequentialPacket=/run/toctoc/listener", "SocketMode=0600", "Accept=yes"] {
+        assert!(socket.lines().any(|one| one == line), "{line}");
+    }
+    let user = words("toctoc-listener@", "Service", "User");
+    assert!(user == ["_toctoc"] && user == words("toctoc-listener@", "Service", "Group"));
+    assert!(has("toctoc-listener@", "Unit", "BindsTo", "toctocd.service"));
+}
+
+#[test]
 fn the_installed_units_name_the_installed_program_and_systemd_accepts_them() {
     let root = tempfile::tempdir().unwrap();
     let made = Command::new("make")
