@@ -19,11 +19,12 @@ use super::sys;
 use super::twin::{Twin, Way};
 use crate::core::types::{Fault, Port, Proto};
 use frames::{ACK, Heard, RST, SYN, Segment, frame};
+use marks::{Marks, OneProcessor};
 
 mod frames;
+mod marks;
 
-/// How long nothing must come before a run is over. The twin's kernel answers within the call that
-/// sends; only the sockets are read later.
+/// How long nothing must come before a run is over, if the marks that end it do not come back.
 const QUIET: Duration = Duration::from_millis(120);
 /// The longest run after its last probe.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -60,7 +61,9 @@ pub enum Seen {
     Refused,
     /// The first packet was answered, and the connection did not come about.
     Answered,
-    /// It went on to another machine.
+    /// Its first packet went on to another machine, and the connection did not come about.
+    Passed(SocketAddr),
+    /// It went on to another machine, in TCP a whole handshake.
     Forwarded(SocketAddr),
     /// A socket of this port got it.
     Reached(Port),
@@ -76,9 +79,17 @@ impl Seen {
 pub struct Prober<'a> {
     ways: &'a [Way],
     cables: Vec<OwnedFd>,
+    marks: Marks,
     responder: &'a Responder,
     runs: u32,
     next_port: u16,
+}
+
+/// What a frame is answered with.
+enum Reply {
+    Nothing,
+    /// This packet, by this way.
+    Send(usize, Segment<'static>),
 }
 
 /// A run of many probes.
@@ -90,22 +101,28 @@ struct Run<'a> {
     /// The first sequence number of TCP; a probe's own adds its place.
     base: u32,
     seen: Vec<Seen>,
+    /// The marks of the round, and how many are back.
+    mark: u32,
+    marks_back: usize,
 }
 
 impl<'a> Prober<'a> {
     pub fn new(twin: &'a Twin, responder: &'a Responder) -> Result<Prober<'a>, Fault> {
-        let open = || twin.ways.iter().map(|way| cable(&way.far_end)).collect();
-        let cables: io::Result<Vec<OwnedFd>> = twin.outside.inside(open).and_then(|made| made);
-        let cables = cables.map_err(|error| {
+        let failed = |error: io::Error| {
             let what = format!("no packet socket in the copy: {error}");
             Fault::new(what, "run it as root; the kernel needs packet sockets (af_packet)")
-        })?;
+        };
         let ways = &twin.ways;
-        Ok(Prober { ways, cables, responder, runs: 0, next_port: FIRST_PORT })
+        let open = || ways.iter().map(|way| cable(&way.far_end)).collect();
+        let cables: io::Result<Vec<OwnedFd>> = twin.outside.inside(open).and_then(|made| made);
+        let marks = twin.space.inside(|| Marks::open(ways)).and_then(|made| made);
+        let (cables, marks) = (cables.map_err(failed)?, marks.map_err(failed)?);
+        Ok(Prober { ways, cables, marks, responder, runs: 0, next_port: FIRST_PORT })
     }
 
     /// Sends all of them, and waits until nothing more comes.
     pub fn run(&mut self, probes: &[Probe]) -> Result<Vec<Seen>, Fault> {
+        let stays = OneProcessor::stay();
         self.runs += 1;
         let mut run = Run {
             probes,
@@ -113,6 +130,8 @@ impl<'a> Prober<'a> {
             by_flow: HashMap::with_capacity(probes.len()),
             base: self.runs << 24,
             seen: vec![Seen::Silent; probes.len()],
+            mark: 0,
+            marks_back: 0,
         };
         for (index, probe) in probes.iter().enumerate() {
             let port = probe.from_port.unwrap_or_else(|| self.take_port());
@@ -130,7 +149,9 @@ impl<'a> Prober<'a> {
                 self.take(&mut run)?;
             }
         }
-        self.wait(&mut run)?;
+        let end = Instant::now() + LONGEST;
+        // Of a handshake the answer comes in the first round, and the connection in the second.
+        while self.round(&mut run, stays.is_some())? && Instant::now() < end {}
         Ok(run.seen)
     }
 
@@ -151,39 +172,54 @@ impl<'a> Prober<'a> {
         })
     }
 
-    fn wait(&self, run: &mut Run<'_>) -> Result<(), Fault> {
-        let end = Instant::now() + LONGEST;
+    /// Takes all that comes of what was sent so far; true if there was something. `in_order`: the
+    /// frames stay in their order, so the marks' return is the end.
+    fn round(&mut self, run: &mut Run<'_>, in_order: bool) -> Result<bool, Fault> {
+        (run.mark, run.marks_back) = (self.marks.next(), 0);
+        for (cable, way) in self.cables.iter().zip(self.ways) {
+            let mark = marks::frame(way.hardware, run.mark);
+            // One that is lost costs time only.
+            let _ = send(cable.as_raw_fd(), &mark, MsgFlags::empty());
+        }
+        let mut any = false;
         let mut quiet_at = Instant::now() + QUIET;
-        loop {
-            let now = Instant::now();
-            let left = quiet_at.min(end).saturating_duration_since(now);
+        while !(in_order && run.marks_back == self.cables.len()) {
+            let left = quiet_at.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(());
+                break;
             }
-            let cables = self.cables.iter().map(|cable| cable.as_fd());
-            let all = cables.chain(self.responder.sockets());
+            let cables = self.cables.iter().map(AsFd::as_fd);
+            let all = cables.chain(self.marks.sockets()).chain(self.responder.sockets());
             let mut fds: Vec<PollFd<'_>> =
                 all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             // An interrupted wait is only shorter.
             let _ = poll(&mut fds, timeout);
+            self.marks.turn();
             if self.take(run)? {
+                any = true;
                 quiet_at = Instant::now() + QUIET;
             }
         }
+        Ok(any)
     }
 
     /// Takes what has come; true if there was something about this run.
     fn take(&self, run: &mut Run<'_>) -> Result<bool, Fault> {
         let mut any = false;
         let mut buffer = [0; FRAME];
-        for cable in &self.cables {
+        for (way, cable) in self.cables.iter().enumerate() {
             while let Ok(length) = recv(cable.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                let Some(heard) = frames::read(&buffer[..length]) else { continue };
-                let Some((index, reply)) = run.hear(&heard) else { continue };
+                let bytes = &buffer[..length];
+                if let Some(number) = marks::read(bytes) {
+                    run.marks_back += usize::from(number == run.mark);
+                    continue;
+                }
+                let Some(heard) = frames::read(bytes) else { continue };
+                let Some(reply) = run.hear(&heard, way) else { continue };
                 any = true;
-                if let (Some(segment), Some(probe)) = (reply, run.probes.get(index)) {
-                    self.send(probe.way, &segment)?;
+                if let Reply::Send(way, segment) = reply {
+                    self.send(way, &segment)?;
                 }
             }
         }
@@ -205,36 +241,49 @@ impl Run<'_> {
         if self.probes.get(index)?.proto == Proto::Tcp { Some(index) } else { None }
     }
 
-    /// Notes what a frame means for a probe. Returns which, and the packet that answers the frame.
-    fn hear(&mut self, heard: &Heard<'_>) -> Option<(usize, Option<Segment<'static>>)> {
-        let (index, seen) = match heard {
+    /// Notes what a frame, heard on this way, means for a probe; `None`: it is about none.
+    fn hear(&mut self, heard: &Heard<'_>, way: usize) -> Option<Reply> {
+        let (index, seen, reply) = match heard {
             Heard::Unreachable(quoted) => {
                 let index = match quoted.proto {
                     Proto::Tcp => self.with_sequence(quoted.sequence)?,
                     Proto::Udp => self.of_flow(quoted.to.port(), Proto::Udp, quoted.from)?,
                 };
-                (index, Seen::Refused)
+                (index, Seen::Refused, Reply::Nothing)
             }
             Heard::Segment(segment) if segment.proto == Proto::Udp => {
-                (self.with_token(segment.payload)?, Seen::Forwarded(segment.to))
+                (self.with_token(segment.payload)?, Seen::Forwarded(segment.to), Reply::Nothing)
             }
             Heard::Segment(segment) if segment.flags & (SYN | ACK) == SYN => {
-                (self.with_sequence(segment.sequence)?, Seen::Forwarded(segment.to))
+                let index = self.with_sequence(segment.sequence)?;
+                // The other machine takes the connection.
+                (index, Seen::Passed(segment.to), Reply::Send(way, taken(segment)))
             }
-            Heard::Segment(segment) => {
-                let index = self.with_sequence(segment.acknowledged.wrapping_sub(1))?;
-                if segment.flags & RST != 0 {
-                    (index, Seen::Refused)
-                } else if segment.flags & SYN != 0 {
-                    self.note(index, Seen::Answered);
-                    return Some((index, Some(self.last_ack(index, segment))));
-                } else {
-                    return None;
+            Heard::Segment(segment) => match self.carried(segment) {
+                Some(index) => (index, Seen::Forwarded(segment.to), Reply::Nothing),
+                None => {
+                    let index = self.with_sequence(segment.acknowledged.wrapping_sub(1))?;
+                    match segment.flags & (SYN | RST) {
+                        SYN => {
+                            let way = self.probes.get(index)?.way;
+                            (index, Seen::Answered, Reply::Send(way, self.last_ack(index, segment)))
+                        }
+                        0 => return None,
+                        _ => (index, Seen::Refused, Reply::Nothing),
+                    }
                 }
-            }
+            },
         };
         self.note(index, seen);
-        Some((index, None))
+        Some(reply)
+    }
+
+    /// The probe whose handshake this packet ends at another machine.
+    fn carried(&self, segment: &Segment<'_>) -> Option<usize> {
+        let index = self.with_sequence(segment.sequence.wrapping_sub(1))?;
+        let is_whole = segment.flags & (SYN | RST | ACK) == ACK;
+        let has_passed = self.seen.get(index) >= Some(&Seen::Passed(segment.to));
+        if is_whole && has_passed { Some(index) } else { None }
     }
 
     /// The end of the handshake that `answer` goes on with.
@@ -282,6 +331,19 @@ impl Run<'_> {
     }
 }
 
+/// The second packet of a handshake, from the machine that this first one is for.
+fn taken(first: &Segment<'_>) -> Segment<'static> {
+    Segment {
+        proto: Proto::Tcp,
+        from: first.to,
+        to: first.from,
+        flags: SYN | ACK,
+        sequence: 0,
+        acknowledged: first.sequence.wrapping_add(1),
+        payload: &[],
+    }
+}
+
 fn token(base: u32, index: usize) -> [u8; 12] {
     let number = base.wrapping_add(u32::try_from(index).unwrap_or(u32::MAX));
     let mut token = [0; 12];
@@ -292,9 +354,14 @@ fn token(base: u32, index: usize) -> [u8; 12] {
 
 /// A packet socket at the far end of a cable, in this thread's network namespace.
 fn cable(name: &str) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+    let socket = open_packet_socket()?;
     // Without the right to more, the system's own limit does.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
     sys::bind_packet(socket.as_fd(), if_nametoindex(name)?)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// It gets nothing until it is bound.
+fn open_packet_socket() -> io::Result<OwnedFd> {
+    Ok(Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?.into())
 }

@@ -1,10 +1,14 @@
 //! `toctocd audit` on a sound host and on one with planted holes.
 
-use std::process::Output;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::gate::{DNS, Gate, RDP, SSH, ok, section};
+use crate::harness::{LONG, until};
 
 /// Runs the audit, which must end with this code, and returns its JSON.
 fn audited(gate: &Gate, code: i32) -> Value {
@@ -104,6 +108,102 @@ fn the_audit_names_each_planted_hole() {
     ok(&gate.toctocd(&["guard", "off"]));
     let off = audited(&gate, 1);
     assert!(holes(&off)[0].starts_with("guard: it is not loaded"), "{:?}", holes(&off));
+}
+
+/// The links of a process that lead to network namespaces; none if it has ended.
+fn spaces(process: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in
+        ["fd", "ns"].iter().flat_map(|folder| std::fs::read_dir(process.join(folder))).flatten()
+    {
+        let link = entry.and_then(|entry| std::fs::read_link(entry.path()));
+        found.extend(link.into_iter().filter(|link| link.to_string_lossy().starts_with("net:[")));
+    }
+    found
+}
+
+/// All that a machine's network looks like.
+const LOOK: &str = "ip -br link; ip -br addr; ip route; ip rule; ss -Hatun; ls /run/netns
+    nft -t list ruleset | sed 's/packets.*bytes [0-9]*//'";
+
+#[test]
+fn an_audit_that_is_killed_in_its_middle_leaves_nothing_behind() {
+    let mut gate = Gate::new(|config| config);
+    gate.net.gateway.sh("iptables-legacy -A INPUT -p tcp --dport 81 -j DROP");
+    gate.start();
+    let before = gate.net.gateway.sh(LOOK);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toctocd"));
+    command.args(["audit", "--html", &gate.path("audit.html"), "-c"]).arg(gate.config());
+    let mut audit = gate.net.gateway.spawn(command.stdout(Stdio::null()));
+    let process = PathBuf::from(format!("/proc/{}", audit.0.id()));
+    let own = std::fs::read_link(process.join("ns/net")).expect("it runs");
+    let mut made = BTreeSet::new();
+    // Both are there before the first packet, and a second of packets follows.
+    until("the copy is there", || {
+        made = spaces(&process);
+        made.remove(&own);
+        made.len() == 2
+    });
+    audit.signal(Signal::SIGKILL);
+    assert_eq!(audit.wait(LONG).expect("it ends").code(), None, "it was killed");
+    until("no process holds a part of the copy", || {
+        let all = std::fs::read_dir("/proc").expect("a folder").flatten();
+        all.into_iter().all(|entry| spaces(&entry.path()).is_disjoint(&made))
+    });
+    assert_eq!(gate.net.gateway.sh(LOOK), before);
+    assert!(!Path::new(&gate.path("audit.html")).exists(), "half a report");
+}
+
+#[test]
+fn rules_of_iptables_legacy_count_in_an_audit() {
+    let gate =
+        Gate::new(|config| section(&config, "firewall", "mode = \"guard\"", "mode = \"mark\""));
+    let gateway = gate.net.gateway.clone();
+    let _servers = [SSH, RDP].map(|port| gateway.tcp_echo(port));
+    let _dns = gateway.udp_echo(DNS);
+    gateway.sh("ip route add default via 10.90.0.2");
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        gateway.sh(&format!(
+            "{program} -A INPUT -m connmark --mark 0x10000000/0x10000000 -j ACCEPT
+             {program} -A INPUT -p udp --dport {DNS} -j DROP
+             {program} -A INPUT -p tcp -m multiport --dports {SSH},{RDP} -j DROP"
+        ));
+    }
+    ok(&gate.toctocd(&["guard", "on"]));
+    let report = audited(&gate, 0);
+    assert_eq!(holes(&report), [""; 0]);
+    assert_eq!(row(&report, "22/tcp"), ["silent", "silent", "ssh"]);
+    assert!(!report["not_covered"].to_string().contains("not in the copy"), "{report}");
+    gateway.sh("iptables-legacy -I INPUT -s 198.51.100.0/24 -p tcp --dport 3389 -j ACCEPT");
+    let hole = "3389/tcp (rdp): reached while all is shut, by 198.51.100.7, of 198.51.100.0/24, which \
+                your rules name";
+    assert_eq!(holes(&audited(&gate, 1)), [hole]);
+}
+
+#[test]
+fn forwarded_ports_are_audited_on_their_way_to_the_inner_host() {
+    let gate = Gate::new(|config| {
+        let inner = "masquerade = false\nforward = [\"10.90.7.2:3390\", \"[fd90:7::2]:3390\"]";
+        section(&config, "service.rdp", "masquerade = false", inner)
+    });
+    let gateway = gate.net.gateway.clone();
+    let _inner = gate.net.host(7);
+    gateway.sh("echo 1 >/proc/sys/net/ipv4/ip_forward
+         echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
+    let _ssh = gateway.tcp_echo(SSH);
+    ok(&gate.toctocd(&["guard", "on"]));
+    let report = audited(&gate, 0);
+    assert_eq!(holes(&report), [""; 0]);
+    assert_eq!(row(&report, "3389/tcp"), ["silent", "silent", "rdp"]);
+    let warnings = report["findings"].to_string();
+    assert!(!warnings.contains("does not open it"), "{warnings}");
+    // Another way to the same inner host.
+    gateway.sh(
+        "iptables -t nat -A PREROUTING -p tcp --dport 4000 -j DNAT --to-destination 10.90.7.2:3390",
+    );
+    let found = holes(&audited(&gate, 1));
+    let hole = "4000/tcp: it leads to service rdp, 10.90.7.2:3390, by a translation: reached by ";
+    assert!(found.len() == 1 && found[0].starts_with(hole), "{found:?}");
 }
 
 /// A firewall for services in mark mode, as somebody might write it in a hurry.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::thread;
 
 use nix::unistd::Uid;
 
@@ -37,6 +38,8 @@ const NEVER_COVERED: [&str; 4] = [
     "programs of this host that reach others, and its other network namespaces (containers): a \
      packet that goes there counts as gone on",
 ];
+/// Services that are asked at once what they offer.
+const ASKED_AT_ONCE: usize = 64;
 /// A port that no program uses, to try a service of all ports.
 const UNUSED: Port = Port { proto: Proto::Tcp, number: 65_123 };
 
@@ -107,19 +110,33 @@ fn audit(loaded: &GatewayConfig) -> Result<AuditReport, Fault> {
             || open.is_some_and(|round| round.iter().any(|one| one.seen.is_open()))
     };
     let mut told = BTreeSet::new();
-    for socket in sockets.iter().filter(is_offered).filter(|one| !one.local.ip().is_loopback()) {
-        // One program may listen on both families.
+    let mut offered: Vec<&ListeningSocket> = sockets.iter().filter(is_offered).collect();
+    // One program may listen on both families.
+    offered.retain(|socket| {
         let process = socket.process.as_ref().map(|process| process.pid);
-        if told.insert((socket.port(), process)) {
-            report.findings.extend(offers(socket));
-        }
-    }
+        !socket.local.ip().is_loopback() && told.insert((socket.port(), process))
+    });
+    report.findings.extend(all_offers(&offered));
     Ok(report)
+}
+
+/// What these services offer. Each may be slow to answer, so many are asked at once.
+fn all_offers(sockets: &[&ListeningSocket]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for some in sockets.chunks(ASKED_AT_ONCE) {
+        thread::scope(|scope| {
+            let ask = |socket| scope.spawn(move || offers(socket));
+            let asked: Vec<_> = some.iter().copied().map(ask).collect();
+            // One that panicked has nothing to tell.
+            found.extend(asked.into_iter().flat_map(|one| one.join().unwrap_or_default()));
+        });
+    }
+    found
 }
 
 /// The sockets of the copy: those of the host, and one for each port of a service where nothing
 /// listens now. A forwarded port has none.
-fn places(settings: &Settings, sockets: &[ListeningSocket]) -> Vec<Place> {
+pub(in crate::app) fn places(settings: &Settings, sockets: &[ListeningSocket]) -> Vec<Place> {
     let mut places: Vec<Place> =
         sockets.iter().map(|one| Place { proto: one.proto, local: one.local }).collect();
     for port in ports_of_services(settings) {

@@ -111,7 +111,8 @@ impl Judge<'_> {
             );
             hole(0, what, remedy);
         }
-        let is_inner = |one: &&Sighting| one.target.is_loopback() && reaches(one.seen);
+        let is_inner =
+            |one: &&Sighting| one.target.is_loopback() && matches!(one.seen, Seen::Reached(_));
         let inner: Vec<&Sighting> = open.iter().copied().filter(is_inner).collect();
         if !inner.is_empty() {
             let what = format!("a socket on loopback is reached from outside, by {}", who(&inner));
@@ -140,7 +141,7 @@ impl Judge<'_> {
         for one in open {
             let (service, place) = match one.seen {
                 Seen::Reached(at) if at != port => (self.guarding(at), at.to_string()),
-                Seen::Forwarded(to) => {
+                Seen::Forwarded(to) | Seen::Passed(to) => {
                     let leads = |service: &&Service| {
                         service.forward.as_ref().is_some_and(|forward| forward.to.contains(&to))
                     };
@@ -387,7 +388,7 @@ fn is_missed(one: &Sighting, all: &[Sighting], grant: &Grant) -> bool {
 
 fn forwarded(seen: Seen) -> Option<std::net::SocketAddr> {
     match seen {
-        Seen::Forwarded(to) => Some(to),
+        Seen::Forwarded(to) | Seen::Passed(to) => Some(to),
         _ => None,
     }
 }

@@ -159,6 +159,15 @@ fn what_a_grant_opens_beyond_what_it_says_is_a_hole() {
 }
 
 #[test]
+fn whoever_a_grant_is_for_is_no_stranger_while_it_is_open() {
+    let settings = settings("");
+    let held = || round(&[("22/tcp", HOLDER, reached("22/tcp"))]);
+    let grants = vec![grant(&settings, held(), held(), round(&[]))];
+    let verdict = judged(&settings, &Measurement { shut: round(&[]), grants });
+    assert_eq!((holes(&verdict), verdict.rows[0].cells[1].text.as_str()), (vec![], "silent"));
+}
+
+#[test]
 fn a_way_around_to_a_service_is_a_hole() {
     let settings = settings("");
     let by =
@@ -187,6 +196,12 @@ fn a_socket_on_loopback_that_answers_outside_is_a_hole() {
     let verdict = judged(&settings(""), &Measurement { shut, grants: Vec::new() });
     let said = holes(&verdict);
     assert!(said[0].starts_with("80/tcp: a socket on loopback is reached"), "{said:?}");
+    // What a translation leads on to another machine reaches no socket here.
+    let mut shut = round(&[]);
+    let seen = Seen::Forwarded("172.17.0.2:80".parse().unwrap());
+    shut.entry(port("80/tcp")).or_default().push(Sighting { target, ..sighting(STRANGER, seen) });
+    let verdict = judged(&settings(""), &Measurement { shut, grants: Vec::new() });
+    assert_eq!(holes(&verdict), [""; 0]);
 }
 
 #[test]
