@@ -23,6 +23,7 @@ use crate::edge::{addresses, clock, sys};
 mod clients;
 mod flushes;
 mod listening;
+mod scripts;
 mod services;
 mod ways_around;
 
@@ -74,9 +75,7 @@ fn findings(config: &Path, loaded: &GatewayConfig) -> Vec<Finding> {
     let now = clock::now().wall.0 / SECOND;
     all.extend(clients::remarks(settings, &loaded.clients, now));
     all.extend(flushes::remarks(settings, Path::new("/")));
-    if sys::clock_is_unsynchronised() {
-        all.push(unsynchronised(settings));
-    }
+    all.extend(clock_remark(settings, sys::clock_is_unsynchronised()));
     match RulesetSnapshot::take(&settings.firewall) {
         Ok(snapshot) => all.extend(firewall(config, settings, &snapshot)),
         Err(fault) => {
@@ -101,14 +100,15 @@ fn firewall(config: &Path, settings: &Settings, snapshot: &RulesetSnapshot) -> V
     all
 }
 
-fn unsynchronised(settings: &Settings) -> Finding {
+fn clock_remark(settings: &Settings, is_unsynchronised: bool) -> Option<Finding> {
     let knock = &settings.knock;
-    Finding::note(format!(
+    let text = format!(
         "the kernel says that nothing keeps its clock right. A client whose clock differs by more than \
          {} s ({} s ahead) needs one more packet each way, and `expires` counts by this clock: run \
          `timedatectl set-ntp true`, or install chrony",
         knock.max_age, knock.max_ahead
-    ))
+    );
+    is_unsynchronised.then(|| Finding::note(text))
 }
 
 /// Checks what `run` needs of this machine, as far as this is possible without changes.
@@ -126,4 +126,18 @@ fn would_run(settings: &Settings) -> Result<(), Fault> {
             "install the nftables package, or set firewall.nft to the path of the program",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::native;
+
+    #[test]
+    fn only_a_clock_that_nothing_keeps_right_is_worth_a_note() {
+        let settings = native::parse("t", "[knock]\nmax_age = 45\n").unwrap();
+        assert_eq!(clock_remark(&settings, false), None);
+        let note = clock_remark(&settings, true).unwrap();
+        assert!(!note.is_warning && note.text.contains("differs by more than 45 s (10 s ahead)"));
+    }
 }

@@ -224,6 +224,47 @@ fn ways_around_the_guard_are_found_and_are_what_is_said_of_them() {
     assert!(!said.contains("8080/tcp (service web) over"), "{said}");
 }
 
+/// `adjtimex` with the kernel's answer, but for one bit of its status.
+const CLOCK: &str = "
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/timex.h>
+#include <unistd.h>
+int adjtimex(struct timex *clock) {
+    int state = (int)syscall(SYS_adjtimex, clock);
+    clock->status = atoi(getenv(\"TEST_UNSYNC\")) ? clock->status | STA_UNSYNC : clock->status & ~STA_UNSYNC;
+    return state;
+}
+";
+
+#[test]
+fn a_clock_that_nothing_keeps_right_is_reported_as_the_kernel_has_it() {
+    let gate = gate("guard");
+    let library = gate.path("clock.so");
+    fs::write(gate.path("clock.c"), CLOCK).expect("our own file");
+    ok(&gate.net.gateway.run(Command::new("cc").args([
+        "-Wall",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        "-o",
+        &library,
+        &gate.path("clock.c"),
+    ])));
+    const NOTE: &str = "note: the kernel says that nothing keeps its clock right";
+    for unsynchronised in [0, 1] {
+        let preload = format!("export LD_PRELOAD={library} TEST_UNSYNC={unsynchronised}");
+        let said = check_after(&gate, &preload);
+        assert_eq!(said.contains(NOTE), unsynchronised == 1, "{said}");
+    }
+    // And as it is on this machine now: STA_UNSYNC is 0x40, in the sixth field of struct timex.
+    let asked = "import ctypes; b = (ctypes.c_long * 32)(); c = ctypes.CDLL(None)
+c.adjtimex(b); print(ctypes.cast(b, ctypes.POINTER(ctypes.c_int))[10] >> 6 & 1)";
+    let kernel = ok(&gate.net.gateway.run(Command::new("python3").args(["-c", asked])));
+    assert_eq!(gate.check().contains(NOTE), kernel.trim() == "1", "{kernel}");
+}
+
 #[test]
 fn faults_of_files_programs_and_people_are_found_with_file_and_line() {
     let mut missed = Missed::default();
@@ -242,6 +283,7 @@ fn faults_of_files_programs_and_people_are_found_with_file_and_line() {
         "exec 3<{0}/sshd 4<{0}/nft 5</etc/passwd 6</etc/group
          {etc}
          cat <&5 >/etc/passwd; cat <&6 >/etc/group
+         printf '#!/bin/sh\\nnft -f /etc/nftables.conf\\n' >/etc/rc.local
          cat <&3 >/etc/ssh/sshd_config; cat <&4 >/etc/nftables.conf",
         gate.path("")
     );
@@ -251,6 +293,10 @@ fn faults_of_files_programs_and_people_are_found_with_file_and_line() {
         "warning: sshd listens on 2222/tcp (/etc/ssh/sshd_config:3), which no service guards",
     );
     missed.must_say(&said, "warning: /etc/nftables.conf:2: `flush ruleset` takes the guard away");
+    missed.must_say(
+        &said,
+        "warning: /etc/rc.local:2: it runs /etc/nftables.conf:2: `flush ruleset`, at boot",
+    );
     assert!(!said.contains("nothing listens on 22/tcp"), "{said}");
     // People.
     gate.enrol_with("anna", "ssh", &["--expires", "3d"]);

@@ -1,7 +1,7 @@
 //! Files and programs that replace this machine's firewall, and with it the guard or the rules that
-//! the guard needs.
+//! the guard needs. See `scripts` for those that are no ruleset.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::app::finding::Finding;
 use crate::config::{Mode, Settings};
@@ -17,15 +17,6 @@ const ENABLED: [&str; 4] = [
     "etc/systemd/system/network-pre.target.wants/nftables.service",
     "etc/runlevels/default/nftables",
 ];
-/// Scripts that NetworkManager and others run when an interface comes or goes.
-const SCRIPTS: [&str; 5] = [
-    "etc/NetworkManager/dispatcher.d",
-    "etc/NetworkManager/dispatcher.d/pre-up.d",
-    "etc/networkd-dispatcher/routable.d",
-    "etc/network/if-pre-up.d",
-    "etc/network/if-up.d",
-];
-
 /// Remarks about files below `root` that flush all tables, and do not load the guard again.
 pub(super) fn remarks(settings: &Settings, root: &Path) -> Vec<Finding> {
     if settings.services.iter().all(|service| service.ports.is_empty()) {
@@ -48,26 +39,13 @@ pub(super) fn remarks(settings: &Settings, root: &Path) -> Vec<Finding> {
             false => Finding::note(format!("{text} (nftables.service is not enabled)")),
         });
     }
-    for folder in SCRIPTS {
-        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.sort();
-        for path in paths {
-            if let Some(line) = flush_without_guard(&path, settings) {
-                all.push(Finding::warning(format!(
-                    "{}:{line}: `flush ruleset`, whenever an interface comes up, takes the guard \
-                     away until it is back: let the script replace its own table only",
-                    path.display()
-                )));
-            }
-        }
-    }
+    all.extend(super::scripts::remarks(settings, root));
     all
 }
 
 /// The number of the line that flushes all tables, if the file does not load the printed guard
 /// afterwards.
-fn flush_without_guard(path: &Path, settings: &Settings) -> Option<usize> {
+pub(super) fn flush_without_guard(path: &Path, settings: &Settings) -> Option<usize> {
     let text = files::read_untrusted(path).ok()?;
     let mut flushed = None;
     for (number, line) in (1..).zip(text.lines()) {
@@ -190,13 +168,5 @@ mod tests {
             assert_eq!(host.found().len(), 1, "before the flush");
         }
         assert_eq!(Host::new("flush ruleset ip\n").found(), [], "not our table");
-    }
-
-    #[test]
-    fn a_script_of_network_manager_that_flushes_is_found() {
-        let host = Host::new("");
-        host.write("etc/NetworkManager/dispatcher.d/50-fw", "#!/bin/sh\nnft 'flush ruleset'\n");
-        let [found] = host.found().try_into().unwrap();
-        assert!(found.is_warning && found.text.contains("dispatcher.d/50-fw:2: "), "{found}");
     }
 }
