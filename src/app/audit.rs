@@ -21,7 +21,11 @@ use crate::core::types::Fault;
 use crate::edge::files;
 
 #[cfg(all(target_os = "linux", feature = "gateway"))]
+pub(in crate::app) use gateway::places;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 pub use gateway::run;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
+pub(in crate::app) use people::{Person, coming_from};
 pub use report::{AuditReport, Cell, Finding, Grade, ReportRow};
 
 /// The exit code if there is a hole.

@@ -49,8 +49,8 @@ mod ssh_config;
 
 pub use answer::{Answer, Answers, GrantText, Outcome, Overall};
 pub use join::{JoinRefusal, JoinSilence};
-pub use messages::duration_text;
-pub use refusal::Refusal;
+pub use messages::{GrantedKnock, duration_text, silence_line};
+pub use refusal::{Refusal, RefusedKnock};
 pub use session::{Joined, Listed, ListedState, Ready, Session};
 
 /// Granted, closed, or the probe was answered.

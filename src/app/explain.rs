@@ -15,16 +15,34 @@ use crate::config::Settings;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, FaultKind};
 use crate::edge::control::{Asker, Question};
+use crate::edge::firewall::ruleset_snapshot::RulesetSnapshot;
 
 mod event;
+mod told;
+mod traced;
+
+pub(in crate::app) use traced::{PortTrace, Traced};
+
+/// Begins the second line of a row, and more.
+const LINE: &str = "\n              ";
 
 /// The whole answer.
 struct Explanation {
     foreseen: Foreseen,
     from: IpAddr,
     named: IpAddr,
+    /// The address of this machine that the client knows.
+    gateway: String,
+    firewall: FirewallWay,
+}
+
+/// The way of granted packets, and of the receipt, through this machine's own firewall.
+#[derive(Default)]
+struct FirewallWay {
     paths: Vec<PortPath>,
     receipt: Option<Finding>,
+    /// Why the kernel did not trace it, so that it was read from the rules.
+    not_traced: Option<String>,
 }
 
 /// An answer, also for JSON.
@@ -56,13 +74,16 @@ fn foresee(config: &Path, reach: &Reach, question: Question) -> Result<Foresight
         false => gatekeeper::foresee_without_gateway(config, &question)?,
     };
     let named = question.named.unwrap_or(question.from);
-    let firewall = own_firewall::paths(settings, &foreseen.service, named);
-    let (paths, receipt) = firewall.unwrap_or_default();
-    let explanation = Explanation { foreseen, from: question.from, named, paths, receipt };
+    let firewall = FirewallWay::of(settings, &foreseen.service, named);
+    let gateway = told::gateway(question.from);
+    let explanation = Explanation { foreseen, from: question.from, named, gateway, firewall };
     let mut value = serde_json::json!(explanation.foreseen);
     value["opens"] = explanation.opens().into();
     value["from"] = question.from.to_string().into();
-    value["firewall"] = explanation.paths.iter().map(PortPath::json).collect();
+    let FirewallWay { paths, not_traced, .. } = &explanation.firewall;
+    value["firewall"] = paths.iter().map(PortPath::json).collect();
+    value["not_traced"] = not_traced.clone().into();
+    value["told"] = explanation.told().into();
     Ok(Foresight { explanation, value })
 }
 
@@ -110,12 +131,53 @@ fn client_id(config: &Path, settings: &Settings, name: &str) -> Result<ClientId,
     ask()?.ok_or(unknown)
 }
 
+impl FirewallWay {
+    /// Traced by the kernel in a copy of this machine's network; if that cannot be, read. Nothing if
+    /// not even the rules can be read.
+    fn of(settings: &Settings, service: &str, from: IpAddr) -> FirewallWay {
+        let mut of_name = settings.services.iter().filter(|one| one.name.as_str() == service);
+        let Some(service) = of_name.next() else { return FirewallWay::default() };
+        let Ok(snapshot) = RulesetSnapshot::take(&settings.firewall) else {
+            return FirewallWay::default();
+        };
+        let ports = own_firewall::first_ports(service);
+        let (traced, not_traced) = match traced::trace(settings, &snapshot, service, &ports, from) {
+            Ok(traced) => (Some(traced), None),
+            Err(fault) => (None, Some(fault.what)),
+        };
+        let (paths, receipt) =
+            own_firewall::paths(settings, &snapshot, service, from, traced.as_ref());
+        FirewallWay { paths, receipt, not_traced }
+    }
+
+    fn rows(&self) -> String {
+        let mut text = String::new();
+        for path in &self.paths {
+            text += &row("firewall", &path.text());
+        }
+        match (&self.not_traced, self.paths.is_empty()) {
+            (_, true) => {}
+            (None, false) => {
+                text +=
+                    &row("traced", "by the kernel: packets went through a copy of this network");
+            }
+            (Some(why), false) => {
+                text += &row("traced", &format!("not by the kernel, the rules were read: {why}"));
+            }
+        }
+        if let Some(receipt) = &self.receipt {
+            text += &row("receipt", &receipt.text);
+        }
+        text
+    }
+}
+
 impl Explanation {
     /// True if a knock now would let somebody in.
     fn opens(&self) -> bool {
         self.foreseen.grant.is_some()
             && self.foreseen.obstacles.is_empty()
-            && !self.paths.iter().any(|path| path.is_dropped)
+            && !self.firewall.paths.iter().any(|path| path.is_dropped)
     }
 
     fn text(&self) -> String {
@@ -140,13 +202,8 @@ impl Explanation {
         for Obstacle { what, remedy, .. } in &self.foreseen.obstacles {
             text += &row("stops it", &format!("{what}; {remedy}"));
         }
-        for path in &self.paths {
-            text += &row("firewall", &path.text());
-        }
-        if let Some(receipt) = &self.receipt {
-            text += &row("receipt", &receipt.text);
-        }
-        text + &row("is told", &self.told())
+        text += &self.firewall.rows();
+        text + &row("is told", &self.told().replace('\n', LINE))
     }
 
     fn grant_text(&self, grant: &ForeseenGrant) -> String {
@@ -170,37 +227,6 @@ impl Explanation {
                  costs a challenge"
             ),
             why => format!("every knock costs a challenge, so one more packet each way: {why}"),
-        }
-    }
-
-    /// What the client hears.
-    fn told(&self) -> String {
-        let refused = self.foreseen.refusal.iter().map(|refusal| refusal.status.as_str());
-        let stopped = self.foreseen.obstacles.iter().map(|obstacle| obstacle.status.as_str());
-        // Who stops it first, answers. A receipt that the own firewall drops is another matter.
-        let status = stopped.chain(refused).next().unwrap_or("granted");
-        let of_door = self.foreseen.holder.starts_with("door ");
-        match status {
-            _ if of_door => "nothing: a classic door never answers".to_owned(),
-            "none" => "nothing; `toctoc open` ends with 3, no answer".to_owned(),
-            "granted" => "status granted; `toctoc open` ends with 0".to_owned(),
-            "address" => {
-                "status address; `toctoc open` says that this address is not granted, which one the \
-                 gateway saw, and ends with 1"
-                    .to_owned()
-            }
-            "denied" => format!(
-                "status denied; `toctoc open` says that the gateway does not let this key open {}, and \
-                 ends with 1",
-                self.foreseen.service
-            ),
-            "full" => "status full; `toctoc open` says that the limit of grants is reached, and ends \
-                       with 1"
-                .to_owned(),
-            status => format!(
-                "status {status}; `toctoc open` says that the gateway could not open {}, and ends with 1",
-                self.foreseen.service
-            ),
         }
     }
 }

@@ -8,6 +8,9 @@ pub struct Foreseen {
     /// `alice`, or `door web`.
     pub holder: String,
     pub service: String,
+    /// Those that the client's line names.
+    #[serde(default)]
+    pub services: Vec<String>,
     pub grant: Option<ForeseenGrant>,
     pub refusal: Option<ForeseenRefusal>,
     /// How many grants there are of those that count.

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::explain::{PortTrace, Traced};
 use super::finding::Finding;
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::{Fault, Port, PortRange, Proto, ServiceName};
@@ -14,6 +15,7 @@ use crate::edge::firewall::packet_trace::{
 use crate::edge::firewall::rule_place::{AcceptRule, RulePlace};
 use crate::edge::firewall::ruleset_snapshot::RulesetSnapshot;
 use crate::edge::firewall::translations::{LeadsTo, Translation, translations};
+use crate::edge::probe::Seen;
 
 /// The traces of a packet to one port of a service.
 struct PortTraces {
@@ -79,7 +81,12 @@ pub(super) struct PortPath {
 impl PortPath {
     #[cfg(test)]
     pub(super) fn dropped_for_test(port: &str) -> PortPath {
-        PortPath { port: port.to_owned(), is_dropped: true, steps: Vec::new(), finding: None }
+        PortPath { is_dropped: true, ..PortPath::through_for_test(port) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn through_for_test(port: &str) -> PortPath {
+        PortPath { port: port.to_owned(), is_dropped: false, steps: Vec::new(), finding: None }
     }
 
     pub(super) fn text(&self) -> String {
@@ -102,27 +109,57 @@ impl PortPath {
     }
 }
 
-/// The ways of granted packets from `ip` to the ports of a service, of a range to its first one,
-/// and what is wrong with the way of the receipt.
+/// The port of each range of a service whose way is followed.
+pub(super) fn first_ports(service: &Service) -> Vec<Port> {
+    let first = |range: &PortRange| Port { proto: range.proto, number: range.first };
+    service.ports.ranges().iter().map(first).collect()
+}
+
+/// The ways of granted packets from `ip` to the ports of a service, and what is wrong with the way
+/// of the receipt. `traced`: what the kernel did with such packets; without it, by reading.
 pub(super) fn paths(
-    settings: &Settings, service: &str, ip: IpAddr,
-) -> Result<(Vec<PortPath>, Option<Finding>), Fault> {
-    let snapshot = RulesetSnapshot::take(&settings.firewall)?;
+    settings: &Settings, snapshot: &RulesetSnapshot, service: &Service, ip: IpAddr,
+    traced: Option<&Traced>,
+) -> (Vec<PortPath>, Option<Finding>) {
     let mut paths = Vec::new();
     let from = PacketFrom { v6: ip.is_ipv6(), ip: Some(ip) };
-    for service in settings.services.iter().filter(|one| one.name.as_str() == service) {
-        for range in service.ports.ranges() {
-            let traces = traces(settings, &snapshot, service, *range, range.first, from);
-            let Some(traces) = traces else { continue };
-            paths.push(PortPath {
-                port: range.to_string(),
-                is_dropped: traces.dropped().is_some(),
-                finding: traces.remark(service.mode).filter(|_| traces.granted.dropped.is_some()),
-                steps: traces.granted.steps,
-            });
+    for range in service.ports.ranges() {
+        let traces = traces(settings, snapshot, service, *range, range.first, from);
+        let Some(mut traces) = traces else { continue };
+        let port = Port { proto: range.proto, number: range.first };
+        let mut is_lost = false;
+        if let Some(PortTrace { trace, seen }) = traced.and_then(|all| all.ports.get(&port)) {
+            let has_arrived = matches!(seen, Seen::Reached(_) | Seen::Forwarded(_));
+            let dropped = trace.dropped.clone().filter(|_| !has_arrived);
+            let is_open_question = !has_arrived && dropped.is_none();
+            // What no table of nf_tables drops may be a rule of iptables-legacy, which is read only.
+            if !(is_open_question && traces.granted.dropped.is_some()) {
+                traces.granted = Trace { dropped, ..trace.clone() };
+                // Where nothing listens, the answer comes from this host itself.
+                is_lost = is_open_question && *seen != Seen::Refused;
+            }
         }
+        let remark = traces.remark(service.mode).filter(|_| traces.granted.dropped.is_some());
+        let lost = is_lost.then(|| lost(&traces.what));
+        paths.push(PortPath {
+            port: range.to_string(),
+            is_dropped: is_lost || traces.dropped().is_some(),
+            finding: remark.or(lost),
+            steps: traces.granted.steps,
+        });
     }
-    Ok((paths, receipt_remark(settings, &snapshot, from)))
+    let receipt = match traced.and_then(|traced| traced.receipt.as_ref()) {
+        Some(trace) => receipt_text(settings.knock.port, from.v6, trace),
+        None => receipt_remark(settings, snapshot, from),
+    };
+    (paths, receipt)
+}
+
+fn lost(what: &str) -> Finding {
+    Finding::warning(format!(
+        "{what} does not arrive even under a grant, and no rule that nft lists drops it: see the routes \
+         back (`ip route`, rp_filter) and tables of netdev"
+    ))
 }
 
 /// Remarks about a live firewall.
@@ -370,6 +407,31 @@ mod tests {
             stranger: stranger.clone(),
         };
         traces.remark(mode).map(|finding| finding.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_the_kernel_did_with_a_packet_counts_more_than_what_was_read() {
+        const PORT: Port = Port { proto: Proto::Tcp, number: 22 };
+        const ARRIVED: Seen = Seen::Reached(PORT);
+        let settings = native::parse("t", "[service.ssh]\nports = [\"22/tcp\"]\n").unwrap();
+        let (service, ip) = (&settings.services[0], IpAddr::from([192, 0, 2, 7]));
+        let path = |dropped: Option<&str>, seen| {
+            let trace = PortTrace { trace: trace(dropped, &[]), seen };
+            let ports = [(PORT, trace)].into();
+            let traced = Traced { ports, receipt: None };
+            let snapshot = RulesetSnapshot::default();
+            let (mut paths, _) = paths(&settings, &snapshot, service, ip, Some(&traced));
+            let path = paths.remove(0);
+            (path.is_dropped, path.text())
+        };
+        assert_eq!(path(None, ARRIVED), (false, "22/tcp: no chain but ours sees it".to_owned()));
+        let (is_dropped, text) = path(Some("input"), Seen::Refused);
+        assert!(is_dropped && text.contains("by the policy of chain inet filter input"), "{text}");
+        let (is_dropped, text) = path(None, Seen::Silent);
+        assert!(is_dropped && text.contains("does not arrive even under a grant"), "{text}");
+        assert!(!path(None, Seen::Refused).0, "nothing listens there");
+        // A rule that leaves it to a program, and lets it through without one.
+        assert!(!path(Some("input"), ARRIVED).0);
     }
 
     #[test]

@@ -29,14 +29,14 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A sender in the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Person {
+pub(in crate::app) struct Person {
     /// Who that is, for people: `the internet`.
-    pub(super) name: String,
+    pub(in crate::app) name: String,
     /// The interface that leads to them: its place in the list.
-    pub(super) way: usize,
-    pub(super) address: IpAddr,
+    pub(in crate::app) way: usize,
+    pub(in crate::app) address: IpAddr,
     /// Addresses of the host that they try.
-    pub(super) targets: Vec<IpAddr>,
+    pub(in crate::app) targets: Vec<IpAddr>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,6 +103,11 @@ fn named_stranger(ways: &[Way], prefix: &Prefix) -> Option<Person> {
     if prefix.contains(Source::new(plus(address, 7))) {
         address = plus(address, 7);
     }
+    coming_from(ways, format!("{address}, of {prefix}, which your rules name"), address)
+}
+
+/// Somebody with this address, where such a packet would come in.
+pub(in crate::app) fn coming_from(ways: &[Way], name: String, address: IpAddr) -> Option<Person> {
     let v6 = address.is_ipv6();
     let is_on = |net: &Net| Prefix::around(Source::new(net.address), net.length);
     let contains = |net: &Net| is_on(net).contains(Source::new(address));
@@ -112,7 +117,6 @@ fn named_stranger(ways: &[Way], prefix: &Prefix) -> Option<Person> {
     }
     let near = ways.iter().position(|way| way.addresses.iter().any(contains));
     let way = near.or_else(|| outward(ways, v6))?;
-    let name = format!("{address}, of {prefix}, which your rules name");
     let targets = targets(&ways[way], address);
     if targets.is_empty() { None } else { Some(Person { name, way, address, targets }) }
 }

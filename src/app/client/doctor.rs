@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::ask::{ExchangeOutcome, GatewayResult};
 use super::connect::{connect, grant, send_bound};
-use super::messages::{clock_text, everybody_text};
+use super::messages::clock_text;
+use super::refusal::everybody_text;
 use super::signer::{self, HeldProfile, Signer};
 use super::{
     Console, DONE, NO_ANSWER, PreparedKnock, REFUSED, TRIED, UNREACHABLE, USAGE, family, profiles,

@@ -1,19 +1,17 @@
 //! The result of a sealed command as text. See `json` for the same as JSON.
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::ask::{ExchangeOutcome, GatewayResult};
-use super::refusal::{Refusal, refusal};
+use super::refusal::{RefusedKnock, everybody_text, refusal};
 use super::{DONE, NO_ANSWER, PARTLY, REFUSED, UNREACHABLE};
-use crate::app::output::{CommandOutput, count, service_list};
+use crate::app::output::{CommandOutput, count};
 use crate::core::event::KnockId;
 use crate::core::exchange::{AddressOrigin, ClientRequest, ReceivedReceipt};
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use crate::core::prefix::Span;
-use crate::core::types::{SECOND, Source, Wall};
+use crate::core::types::{SECOND, ServiceName, Wall};
 use crate::keys::profile::Profile;
 use crate::keys::public::show_fingerprint;
 
@@ -140,7 +138,13 @@ impl ExchangeReport<'_> {
         let gateway = result.gateway.ip();
         let observed = receipt.observed;
         if let Some(refusal) = refusal(self.request.kind, result, receipt) {
-            return self.refusal_text(gateway, refusal);
+            return RefusedKnock {
+                gateway: &gateway.to_string(),
+                name: self.name,
+                service,
+                services: &self.profile.services,
+            }
+            .text(refusal);
         }
         match receipt.status {
             Status::Granted => self.granted_text(result, received),
@@ -169,18 +173,16 @@ impl ExchangeReport<'_> {
         let ports = ports(receipt).join(", ");
         // A service of commands has no ports.
         let what = if ports.is_empty() { self.request.service.to_string() } else { ports };
-        let mut text = format!("granted: {granted} may reach {what} at {}", result.gateway.ip());
-        if self.request.source_port != 0 {
-            text += &format!(" from port {}", self.request.source_port);
+        let mut text = GrantedKnock {
+            granted: &granted,
+            what: &what,
+            gateway: &result.gateway.ip().to_string(),
+            source_port: self.request.source_port,
+            is_once: receipt.once,
+            seconds: receipt.seconds,
+            until: until(received),
         }
-        if receipt.once {
-            text += " with one connection";
-        }
-        text += &format!(
-            " for {}, until {}\n",
-            duration_text(u64::from(receipt.seconds) * SECOND),
-            clock_time(until(received), Timestamp::now(), &TimeZone::system()),
-        );
+        .text();
         if self.request.seconds > receipt.seconds {
             text += &format!(
                 "  you asked for {}: the gateway allows this key or service no more\n",
@@ -199,70 +201,6 @@ impl ExchangeReport<'_> {
         text
     }
 
-    /// The observed address may be an attacker's choice. It is shown, and only the user may decide
-    /// to ask for it.
-    fn refusal_text(&self, gateway: IpAddr, refusal: Refusal) -> String {
-        let name = self.name;
-        let service = self.request.service;
-        match refusal {
-            Refusal::Replaced(observed) => replaced_text(gateway, observed),
-            Refusal::Unnamed(observed) => {
-                format!("refused: the knock came from {observed} and named no address\n")
-            }
-            Refusal::Everybodys(observed) => format!(
-                "refused: the gateway grants {observed} to nobody: it may stand for everybody, or \
-                 for no other machine; nothing was opened\n  \
-                 if that is not your own address, a device in front of the gateway gives it to \
-                 everybody: tell the gateway's admin. If it is, ask them to list it in `also_grant`\n"
-            ),
-            Refusal::Public { named, observed } => format!(
-                "{}your machine has the public address {named}, so a device elsewhere replaced \
-                 it: if that one is in front of the gateway, everybody comes from {observed}, and a \
-                 grant for it would let everybody in; ask the gateway's admin whose address it is\n",
-                other_address(named, observed)
-            ),
-            Refusal::Other { named, observed } => format!(
-                "{}if {observed} is the address of your own network as others see it: toctoc open \
-                 {name} {service} --source {observed}\n  \
-                 if you do not know it, ask the gateway's admin first: somebody on the way may have \
-                 redirected your packet\n",
-                other_address(named, observed)
-            ),
-            Refusal::Clock => {
-                "refused: this machine's clock is too far off, and a second knock with \
-                 the gateway's challenge was not accepted in time\n  set the clock, or try again\n"
-                    .to_owned()
-            }
-            Refusal::Denied if !self.profile.services.contains(&service) => format!(
-                "refused: the gateway does not let this key open {service}\n  \
-                 your profile has: {}. For another service, ask the gateway's admin\n",
-                service_list(&self.profile.services)
-            ),
-            Refusal::Denied => format!(
-                "refused: the gateway does not let this key open {service}\n  \
-                 `toctoc list` shows the services of your profile. Ask the gateway's admin if this \
-                 key may use it at this hour, from this address, over IPv4 and IPv6. A service of \
-                 commands allows no --source-port\n"
-            ),
-            Refusal::Full => format!(
-                "refused: the limit of grants is reached, for you or for {service} as a whole\n  \
-                 wait until one ends, or end yours: toctoc close {name} {service}\n"
-            ),
-            Refusal::Challenge => {
-                "refused: the gateway sent a challenge, and a second knock with it \
-                 was not accepted in time\n  try again, on a slow network with a longer --timeout; \
-                 if this key has knocked too many times just now, wait a minute\n"
-                    .to_owned()
-            }
-            Refusal::Trouble => format!(
-                "refused: the gateway could not open {service}: its guard is off, or its disk, its \
-                 firewall or a command of the service failed\n  \
-                 tell its admin: `toctocd status` there says which. While the guard is off, the port \
-                 needs no knock: just connect\n"
-            ),
-        }
-    }
-
     /// The advice after silence, with what was really tried.
     fn silence_text(&self) -> String {
         let profile = self.profile;
@@ -278,11 +216,8 @@ impl ExchangeReport<'_> {
                 }
             }
         }
-        let unknown = match self.request.kind {
-            KnockKind::Open => format!("; {} may be open all the same", self.request.service),
-            _ => String::new(),
-        };
-        let mut text = format!("no answer {}{unknown}\n", tried.join(", "));
+        let opens = (self.request.kind == KnockKind::Open).then_some(self.request.service);
+        let mut text = silence_line(&tried.join(", "), opens);
         if !left_out.is_empty() {
             text += &format!("  not tried, too many addresses: {}\n", left_out.join(", "));
         }
@@ -303,21 +238,40 @@ impl ExchangeReport<'_> {
     }
 }
 
-fn other_address(named: Source, observed: Source) -> String {
-    format!(
-        "refused: the knock named {named}, but it reached the gateway from {observed}; \
-         nothing was opened\n  "
-    )
+/// A knock that opened something, as it is told.
+pub struct GrantedKnock<'a> {
+    pub granted: &'a str,
+    pub what: &'a str,
+    pub gateway: &'a str,
+    /// 0: any.
+    pub source_port: u16,
+    pub is_once: bool,
+    pub seconds: u32,
+    pub until: Wall,
 }
 
-/// About an address that a device in front of the gateway gave to our packets. It never says how to
-/// ask for that address all the same.
-fn replaced_text(gateway: IpAddr, observed: Source) -> String {
-    format!(
-        "refused: you knock at {gateway}, and the gateway sees you as {observed}; nothing was \
-         opened\n  {}",
-        everybody_text(observed)
-    )
+impl GrantedKnock<'_> {
+    pub fn text(&self) -> String {
+        let GrantedKnock { granted, what, gateway, source_port, is_once, seconds, until } = self;
+        let port = match source_port {
+            0 => String::new(),
+            port => format!(" from port {port}"),
+        };
+        let once = if *is_once { " with one connection" } else { "" };
+        format!(
+            "granted: {granted} may reach {what} at {gateway}{port}{once} for {}, until {}\n",
+            duration_text(u64::from(*seconds) * SECOND),
+            clock_time(*until, Timestamp::now(), &TimeZone::system()),
+        )
+    }
+}
+
+/// The first line after silence. `tried`: from whom how many knocks had none.
+pub fn silence_line(tried: &str, opens: Option<ServiceName>) -> String {
+    match opens {
+        Some(service) => format!("no answer {tried}; {service} may be open all the same\n"),
+        None => format!("no answer {tried}\n"),
+    }
 }
 
 /// By which names the gateway's log has these knocks.
@@ -331,13 +285,6 @@ pub(super) fn ids_text(ids: &[KnockId]) -> String {
             words.join(", ")
         ),
     }
-}
-
-pub(super) fn everybody_text(observed: Source) -> String {
-    format!(
-        "{observed} is not your address: a device in front of the gateway replaces yours, and \
-         probably everybody's. A grant for it would let everybody in: tell the gateway's admin\n"
-    )
 }
 
 pub(super) fn clock_text(received: &ReceivedReceipt) -> String {

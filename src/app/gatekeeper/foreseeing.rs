@@ -122,6 +122,7 @@ impl Foresight<'_> {
         let mut foreseen = Foreseen {
             holder: self.in_force.holder(holder),
             service: service.to_string(),
+            services: self.services(holder),
             grant: None,
             refusal: None,
             limits: self.limits(&key, configured),
@@ -174,6 +175,12 @@ impl Foresight<'_> {
                 Ok(Outcome { holder: Holder::door(name), service, grant })
             }
         }
+    }
+
+    fn services(&self, holder: Holder) -> Vec<String> {
+        let Holder::Client(id) = holder else { return Vec::new() };
+        let client = self.in_force.clients().get(id);
+        client.iter().flat_map(|one| one.services.iter()).map(ToString::to_string).collect()
     }
 
     fn limits(&self, key: &GrantKey, service: Option<&Service>) -> Vec<Limit> {

@@ -6,6 +6,7 @@ pub mod advice;
 pub(super) mod attributes;
 mod conntrack;
 mod elements;
+pub mod kernel_trace;
 mod live;
 mod loaded_ruleset;
 mod netlink;

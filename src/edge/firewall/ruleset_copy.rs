@@ -353,7 +353,7 @@ fn name_of(answer: &Answer, kind: u16) -> &str {
 }
 
 /// A family as nft writes it.
-fn family(number: u8) -> &'static str {
+pub(super) fn family(number: u8) -> &'static str {
     match number {
         1 => "inet",
         2 => "ip",

@@ -34,6 +34,8 @@ pub(super) struct Chain {
     /// In order.
     pub(super) rules: Vec<Rule>,
     pub(super) owner: RuleOwner,
+    /// True if it is of iptables-legacy, which nf_tables knows nothing of.
+    pub(super) is_legacy: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +82,10 @@ impl RulesetSnapshot {
         }
         let programs = [format!("{family}tables-legacy-save"), format!("{family}tables-save")];
         match iptables::chains_by(&programs, v6) {
-            Some(read) => self.chains.extend(read),
+            Some(read) => {
+                let legacy = |chain| Chain { is_legacy: true, ..chain };
+                self.chains.extend(read.into_iter().map(legacy));
+            }
             None => self.legacy.extend(names.lines().map(|table| format!("{table} ({family})"))),
         }
     }
@@ -131,7 +136,17 @@ impl RulesetSnapshot {
     /// The chain `name` in the same table as `chain`.
     pub(super) fn sibling(&self, chain: &Chain, name: &str) -> Option<&Chain> {
         self.chains.iter().find(|other| {
-            other.family == chain.family && other.table == chain.table && other.name == name
+            other.family == chain.family
+                && other.table == chain.table
+                && other.name == name
+                && other.is_legacy == chain.is_legacy
+        })
+    }
+
+    /// The chain of nf_tables with this name.
+    pub(super) fn chain(&self, family: &str, table: &str, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|chain| {
+            !chain.is_legacy && chain.family == family && chain.table == table && chain.name == name
         })
     }
 
@@ -247,6 +262,7 @@ fn read_chain(chain: &Value) -> Option<Chain> {
         drops: chain["policy"] == "drop",
         rules: Vec::new(),
         owner: RuleOwner::Nft,
+        is_legacy: false,
     })
 }
 

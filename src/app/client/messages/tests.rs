@@ -9,7 +9,7 @@ use crate::app::client::ask::tests as gateway;
 use crate::core::door::Step;
 use crate::core::event::KnockId;
 use crate::core::exchange::NamedAddress;
-use crate::core::types::{Fault, PortRange};
+use crate::core::types::{Fault, PortRange, Source};
 use crate::keys::profile::Fallback;
 
 const NOW: Wall = Wall(1_800_000_000_000_000_000);

@@ -97,6 +97,7 @@ fn chain(table: &str, name: &str, policy: &str, v6: bool) -> Chain {
         drops: policy == "DROP",
         rules: Vec::new(),
         owner: RuleOwner::Iptables,
+        is_legacy: false,
     }
 }
 
