@@ -77,6 +77,7 @@ fn a_complaint_finds_its_line_also_after_a_rotation_and_hooks_and_numbers_know_o
     }
     let told = get(UnixStream::connect(&socket).expect("it listens"), "/metrics");
     assert!(told.starts_with("HTTP/1.1 200 OK") && has_numbers(&told), "{told}");
+    assert!(told.ends_with("# EOF\n"), "OpenMetrics, as its head says");
     assert!(ok(&gate.toctocd(&["metrics"])).ends_with("# EOF\n"));
     let json: serde_json::Value =
         serde_json::from_str(&ok(&gate.toctocd(&["metrics", "--json"]))).expect("JSON");
