@@ -75,6 +75,7 @@ fn findings(config: &Path, loaded: &GatewayConfig) -> Vec<Finding> {
     let now = clock::now().wall.0 / SECOND;
     all.extend(clients::remarks(settings, &loaded.clients, now));
     all.extend(flushes::remarks(settings, Path::new("/")));
+    all.extend(scripts::remarks(settings, Path::new("/")));
     all.extend(clock_remark(settings, sys::clock_is_unsynchronised()));
     match RulesetSnapshot::take(&settings.firewall) {
         Ok(snapshot) => all.extend(firewall(config, settings, &snapshot)),

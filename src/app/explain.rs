@@ -10,7 +10,7 @@ use super::foreseen::{Foreseen, ForeseenGrant, ForeseenRefusal, Limit, Obstacle}
 use super::load::Reach;
 use super::output::{CommandOutput, FAILED, count};
 use super::own_firewall::{self, PortPath};
-use super::{admin, gatekeeper, load};
+use super::{admin, gatekeeper, load, traced};
 use crate::config::Settings;
 use crate::core::service::Client;
 use crate::core::types::{ClientId, Fault, FaultKind};
@@ -19,9 +19,6 @@ use crate::edge::firewall::ruleset_snapshot::RulesetSnapshot;
 
 mod event;
 mod told;
-mod traced;
-
-pub(in crate::app) use traced::{PortTrace, Traced};
 
 /// Begins the second line of a row, and more.
 const LINE: &str = "\n              ";

@@ -55,6 +55,8 @@ pub mod provision;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod top;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
+mod traced;
+#[cfg(all(target_os = "linux", feature = "gateway"))]
 mod unit;
 mod waiting;
 #[cfg(all(target_os = "linux", feature = "gateway"))]

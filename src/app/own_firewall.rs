@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::explain::{PortTrace, Traced};
 use super::finding::Finding;
+use super::traced::{PortTrace, Traced};
 use crate::config::{Mode, Service, Settings};
 use crate::core::types::{Fault, Port, PortRange, Proto, ServiceName};
 use crate::edge::addresses;

@@ -39,7 +39,6 @@ pub(super) fn remarks(settings: &Settings, root: &Path) -> Vec<Finding> {
             false => Finding::note(format!("{text} (nftables.service is not enabled)")),
         });
     }
-    all.extend(super::scripts::remarks(settings, root));
     all
 }
 
