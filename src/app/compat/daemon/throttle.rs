@@ -57,6 +57,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_listener_left_out_is_reported_with_the_rest() {
+        let mut throttle = Throttle::default();
+        throttle.suppress(5);
+        let at = |seconds: u64| Boot(seconds * SECOND);
+        assert_eq!(
+            [at(9), at(9), at(11)].map(|now| throttle.admit(now)),
+            [Some(5), Some(0), Some(0)]
+        );
+    }
+
+    #[test]
     fn a_clock_that_stands_still_or_goes_back_admits_no_more() {
         let mut throttle = Throttle::default();
         let now = Boot(9 * SECOND);

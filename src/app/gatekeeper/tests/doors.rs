@@ -252,8 +252,9 @@ fn lines_about_doors_are_limited_and_those_that_were_left_out_are_counted() {
     }
     assert_eq!(world.log.len(), 256);
     assert_eq!(world.log[0], "192.0.2.10: side: Stage 1");
+    world.tell(ToGatekeeper::Suppressed { count: 1000 });
     world.advance(10 * SECOND);
-    assert!(world.said("suppressed 44 door messages (rate limit)"));
+    assert!(world.said("suppressed 1044 door messages (rate limit)"), "the listener's too");
     world.tell(ToGatekeeper::TimedOut { door: RUN, source: Bert.address(), stage: 2 });
     assert!(world.said("192.0.2.11: run: sequence timeout (stage 2)"));
 }
