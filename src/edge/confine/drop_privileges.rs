@@ -30,7 +30,7 @@ const KEPT: [Cap; 2] = [
 const FOR_LISTENER: [Cap; 6] =
     [Cap::NET_RAW, Cap::BPF, Cap::SETUID, Cap::SETGID, Cap::SETPCAP, Cap::SYS_CHROOT];
 
-/// What our unit leaves to commands beyond [`KEPT`], with commands.conf and no sooner.
+/// What our unit leaves to commands beyond `KEPT`, with commands.conf and no sooner.
 pub const FOR_COMMANDS: [Cap; 5] =
     [Cap::NET_RAW, Cap::SETUID, Cap::SETGID, Cap::SETPCAP, Cap::SYS_CHROOT];
 
