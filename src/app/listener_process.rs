@@ -285,8 +285,11 @@ impl ListenerProcess {
             moves = true;
         }
         if moves {
-            // systemd may be busy.
-            let patience = if self.met.is_none() { PATIENCE } else { STALLED };
+            let patience = match (&self.process, self.met) {
+                // systemd may be busy.
+                (Process::Unit(_), None) => PATIENCE,
+                _ => STALLED,
+            };
             self.heartbeat.due = now.plus(patience);
         }
         let Some((message, from)) = self.pipe.receive_from()? else {
