@@ -365,3 +365,42 @@ fn cable(name: &str) -> io::Result<OwnedFd> {
 fn open_packet_socket() -> io::Result<OwnedFd> {
     Ok(Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A segment of TCP that arrives somewhere.
+    fn segment(flags: u8, sequence: u32, acknowledged: u32) -> Segment<'static> {
+        let (from, to) = ("192.0.2.7:10000".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        Segment { proto: Proto::Tcp, from, to, flags, sequence, acknowledged, payload: &[] }
+    }
+
+    #[test]
+    fn a_packet_that_goes_on_is_a_connection_once_the_handshake_is_whole() {
+        let from = "192.0.2.7".parse().unwrap();
+        let to = "203.0.113.1:80".parse().unwrap();
+        let probes = [Probe { way: 0, from, from_port: None, to, proto: Proto::Tcp }];
+        let mut run = Run {
+            probes: &probes,
+            by_sender: HashMap::new(),
+            by_flow: HashMap::new(),
+            base: 1 << 24,
+            seen: vec![Seen::Silent],
+            mark: 0,
+            marks_back: 0,
+        };
+        // The end of a handshake that nobody has begun.
+        assert!(run.hear(&Heard::Segment(segment(ACK, run.base + 1, 1)), 1).is_none());
+        let first = segment(SYN, run.base, 0);
+        let Some(Reply::Send(1, answer)) = run.hear(&Heard::Segment(first), 1) else {
+            panic!("the other machine takes the connection, by the way that leads to it")
+        };
+        let expected = (first.to, first.from, SYN | ACK, run.base + 1);
+        assert_eq!((answer.from, answer.to, answer.flags, answer.acknowledged), expected);
+        assert_eq!(run.seen, [Seen::Passed(first.to)]);
+        let whole = run.hear(&Heard::Segment(segment(ACK, run.base + 1, 1)), 1);
+        assert!(matches!(whole, Some(Reply::Nothing)));
+        assert_eq!(run.seen, [Seen::Forwarded(first.to)]);
+    }
+}

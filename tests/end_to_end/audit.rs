@@ -69,6 +69,8 @@ fn the_audit_of_a_sound_host_finds_nothing_and_changes_nothing() {
     assert_eq!(row(&report, "80/tcp"), ["OPEN", "OPEN", "as strangers"]);
     let lacks = report["not_covered"].to_string();
     assert!(!lacks.contains("not in the copy"), "{lacks}");
+    let findings = report["findings"].to_string();
+    assert!(!findings.contains("does not open it"), "{findings}");
     assert_eq!(look(), before);
     let page = std::fs::read_to_string(file).expect("the report");
     assert!(page.contains("<td>22/tcp</td>") && page.contains("verdict sound"), "{page}");
