@@ -4,7 +4,7 @@ use super::Gatekeeper;
 use crate::app::admin::{ClientActivity, GatewayOverview, rejected_because};
 use crate::core::knock::Status;
 use crate::core::reply::Reply;
-use crate::core::types::{ClientId, Now, Reject, SECOND, Source};
+use crate::core::types::{Now, Reject, SECOND, Source};
 use crate::edge::log::clock_time;
 
 /// The most clients that are remembered. Whoever has not knocked for longest is forgotten.
@@ -16,9 +16,8 @@ pub(super) struct Activity {
     clients: Vec<LastKnock>,
 }
 
-/// What one client did since it is in the table.
+/// What one client did since it is in the table, joining by its invitation included.
 struct LastKnock {
-    client: ClientId,
     /// Its name then: it may have been revoked or disabled since.
     name: String,
     at: Now,
@@ -73,25 +72,23 @@ impl KnockEnd {
 impl Activity {
     /// Takes note of a knock of the client of this name that ends with this reply.
     pub(super) fn answered(&mut self, now: Now, name: String, reply: &Reply) {
-        self.note(now, reply.client, name, reply.source, KnockEnd::Answered(reply.status));
+        self.note(now, name, reply.source, KnockEnd::Answered(reply.status));
     }
 
     /// Takes note of a knock that is refused in silence.
-    pub(super) fn rejected(
-        &mut self, now: Now, client: ClientId, name: String, source: Source, reject: Reject,
-    ) {
-        self.note(now, client, name, source, KnockEnd::Rejected(reject));
+    pub(super) fn rejected(&mut self, now: Now, name: String, source: Source, reject: Reject) {
+        self.note(now, name, source, KnockEnd::Rejected(reject));
     }
 
-    fn note(&mut self, now: Now, client: ClientId, name: String, source: Source, end: KnockEnd) {
+    fn note(&mut self, now: Now, name: String, source: Source, end: KnockEnd) {
         let (mut answered, mut refused) = end.counts();
-        if let Some(place) = self.clients.iter().position(|one| one.client == client) {
+        if let Some(place) = self.clients.iter().position(|one| one.name == name) {
             let known = self.clients.remove(place);
             answered = answered.saturating_add(known.answered);
             refused = refused.saturating_add(known.refused);
         }
         self.clients.truncate(MOST - 1);
-        self.clients.insert(0, LastKnock { client, name, at: now, source, end, answered, refused });
+        self.clients.insert(0, LastKnock { name, at: now, source, end, answered, refused });
     }
 }
 

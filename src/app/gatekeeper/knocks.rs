@@ -51,7 +51,7 @@ impl Gatekeeper {
                 Ok(decision) => decided.push(Decided { ticket, decision }),
                 Err(reject) => {
                     let name = self.in_force.client_name(client);
-                    self.activity.rejected(now, client, name, source, reject);
+                    self.activity.rejected(now, name, source, reject);
                     self.silence(listener, ticket, reject, reject == Reject::Replayed);
                 }
             }
