@@ -208,6 +208,12 @@ fn who_may_join_at_once_is_a_client_from_the_answer_on_and_the_listener_knows_it
         assert!(listener.clients.contains_key(&id) && listener.clients.contains_key(&INVITATION));
         assert_eq!(knocks(&mut world, id, &DORA), Some(Status::Granted));
         assert!(world.said("dora: joined with SHA256:"));
+        // Joining and knocking are one person's line.
+        let session = world.ask(ControlRequest::Overview);
+        let told: serde_json::Value =
+            serde_json::from_str(&world.told(session).unwrap().unwrap()).unwrap();
+        let lines = told["clients"].as_array().unwrap();
+        assert_eq!((lines.len(), &lines[0]["answered"]), (1, &2.into()), "{lines:?}");
         // The invitation opens nothing, with whatever key.
         assert_eq!(knocks(&mut world, INVITATION, &DORA), None);
     }
