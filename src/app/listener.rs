@@ -140,6 +140,13 @@ impl TurnRead {
     }
 }
 
+/// What can be read after a wait. Nothing else is tried: each empty read is a system call.
+struct Ready {
+    pipe: bool,
+    /// The indexes of the capture sockets.
+    captures: Vec<usize>,
+}
+
 struct Listener {
     engine: Engine,
     /// By number; `None` once it is released.
@@ -223,11 +230,13 @@ impl Listener {
         let mut ready = self.wait(pipe)?;
         let now = clock::now();
         self.engine.tick(now.boot);
-        self.receive(pipe)?;
-        if self.replaced.is_some() {
-            ready = (0..self.captures.len()).collect();
+        if ready.pipe {
+            self.receive(pipe)?;
         }
-        for index in ready {
+        if self.replaced.is_some() {
+            ready.captures = (0..self.captures.len()).collect();
+        }
+        for index in ready.captures {
             self.read(index, pipe)?;
         }
         pipe.flush()?;
@@ -243,9 +252,9 @@ impl Listener {
         Ok(())
     }
 
-    /// The indexes of the capture sockets that are readable. The wait needs no end of its own: the
+    /// Waits until something can be read, or is due. The wait needs no end of its own: the
     /// gatekeeper asks for the counters every second.
-    fn wait(&self, pipe: &ListenerEnd) -> Result<Vec<usize>, PipeError> {
+    fn wait(&self, pipe: &ListenerEnd) -> Result<Ready, PipeError> {
         let mut set = PollSet::default();
         set.read_and_write(pipe.as_fd(), pipe.waiting() > 0);
         let mut indexes = Vec::with_capacity(self.captures.len());
@@ -257,8 +266,8 @@ impl Listener {
         }
         let now = clock::now().boot;
         set.wait_until(if self.busy { Some(now) } else { self.engine.deadline() }, now)?;
-        let ready = (1..).zip(indexes).filter(|(place, _)| set.is_ready(*place));
-        Ok(ready.map(|(_, index)| index).collect())
+        let captures = (1..).zip(indexes).filter(|(place, _)| set.is_ready(*place));
+        Ok(Ready { pipe: set.is_ready(0), captures: captures.map(|(_, index)| index).collect() })
     }
 
     fn read(&mut self, index: usize, pipe: &mut ListenerEnd) -> Result<(), PipeError> {

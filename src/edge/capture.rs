@@ -52,6 +52,9 @@ pub struct Filters<'a> {
     pub classic: &'a [Instruction],
     /// The program that knows tags, if the kernel has it.
     pub with_tags: Option<BorrowedFd<'a>>,
+    /// True if they want to see the packets that this machine sends. Otherwise the kernel makes no
+    /// copies of those, which would cost each packet as much as all the rest.
+    pub outgoing: bool,
 }
 
 impl Filters<'_> {
@@ -112,6 +115,10 @@ impl Capture {
         // A packet counts when it came, not when we read it. Without the option, reading is the
         // time.
         let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
+        if !filters.outgoing {
+            // An older kernel shows them to the filter, which drops them.
+            let _ = sys::ignore_outgoing(socket.as_fd());
+        }
         socket.set_nonblocking(true).map_err(SocketFailure::at(SocketStep::Capture))?;
         // From here on packets arrive.
         sys::bind_packet(socket.as_fd(), interface).map_err(SocketFailure::at(SocketStep::Bind))?;

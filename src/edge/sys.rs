@@ -17,21 +17,27 @@ use nix::unistd::{Pid, dup2_stdin, getpid, getppid, setpgid};
 
 /// Locks the filter of `socket`: even a taken-over process cannot change it (SO_LOCK_FILTER).
 pub fn lock_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(socket, libc::SO_LOCK_FILTER, 1)
+    set_option(socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1)
 }
 
 /// Makes an eBPF program the filter of `socket` (SO_ATTACH_BPF).
 pub fn attach_program(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(socket, libc::SO_ATTACH_BPF, program.as_raw_fd())
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())
 }
 
-/// Sets an option of SOL_SOCKET that is an int.
-fn set_option(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+/// Spares the packets that this machine sends a copy for this packet socket
+/// (PACKET_IGNORE_OUTGOING, since Linux 4.20).
+pub fn ignore_outgoing(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)
+}
+
+/// Sets an option that is an int.
+fn set_option(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: `value` is an int that lives through the call, and the length is its size.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
             (&raw const value).cast(),
             size_of::<c_int>() as libc::socklen_t,

@@ -26,11 +26,12 @@ use toctoc::core::test_vectors;
 use toctoc::core::types::{Reject, Source};
 use toctoc::core::wire::{AwaitingReceipt, DATAGRAM};
 use toctoc::edge::bpf::FilterSpec;
+use toctoc::edge::capture::CaptureResult;
 use toctoc::edge::confine::{Limitation, Limitations, inherited_filters, verify};
 use toctoc::edge::gatekeeper_pipe::{
     GatekeeperEnd, OwnAddress, PipeError, Tally, ToGatekeeper, ToListener, pair,
 };
-use toctoc::edge::{capture, clock, entropy};
+use toctoc::edge::{bpf, capture, clock, entropy};
 
 const PORT: u16 = 62201;
 const NOBODY: (u32, u32) = (65534, 65534);
@@ -129,6 +130,33 @@ impl Listening {
             ToGatekeeper::Counters(tally) => tally,
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[test]
+fn packets_that_this_machine_sends_are_copied_only_for_a_socket_that_wants_them() {
+    const RETURN: u16 = 0x06;
+    let all = [bpf::Instruction { code: RETURN, jump_true: 0, jump_false: 0, operand: 0xffff }];
+    let net = Net::new();
+    let (theirs, own) = (net.client.ips()[0], net.gateway_ips()[0]);
+    for outgoing in [false, true] {
+        let filters = capture::Filters { classic: &all, with_tags: None, outgoing };
+        let opened = net.gateway.inside(|| capture::Capture::open(0, &filters));
+        let Ok(mut capture) = opened else { panic!("no capture socket") };
+        let here = net.gateway.inside(|| UdpSocket::bind((own, 9)).unwrap());
+        let there = net.client.space.inside(|| UdpSocket::bind((theirs, 9)).unwrap());
+        here.send_to(b"from here", (theirs, 9)).unwrap();
+        there.send_to(b"from there", (own, 9)).unwrap();
+        let mut buffer = Box::new([0; capture::LONGEST]);
+        let mut seen = false;
+        until("their packet is captured", || match capture.take(&mut buffer) {
+            CaptureResult::Packet { bytes, .. } => {
+                seen |= bytes.ends_with(b"from here");
+                bytes.ends_with(b"from there")
+            }
+            _ => false,
+        });
+        assert_eq!(seen, outgoing);
     }
 }
 

@@ -250,13 +250,13 @@ impl Gatekeeper {
         }
     }
 
-    /// Ends a knock with a reply: logs it, and sends its receipt if there is one.
+    /// Ends a knock with a reply: sends its receipt if there is one, then logs it.
     pub(super) fn give_verdict(
         &mut self, now: Now, listener: ListenerId, ticket: u64, reply: &Reply,
     ) {
+        self.send_verdict(now, listener, ticket, reply);
         self.log_knock(now, reply);
         self.try_to_confirm(reply);
-        self.send_verdict(now, listener, ticket, reply);
     }
 
     /// The same without a line in the log.

@@ -61,6 +61,15 @@ pub(super) struct Server {
     events: VecDeque<Event>,
 }
 
+/// What can be read after a wait. Nothing else is tried: each empty read is a system call before
+/// the knocks.
+struct Ready {
+    signals: bool,
+    network: bool,
+    firewall: bool,
+    tasks: bool,
+}
+
 /// The descriptors opened at the start.
 pub(super) struct Sources {
     pub(super) signals: SignalFd,
@@ -162,28 +171,22 @@ impl Server {
 
     /// Waits until something happens, then handles it.
     fn turn(&mut self) -> Result<(), Fault> {
-        self.wait()?;
+        let ready = self.wait()?;
         if self.gatekeeper.deadline() <= clock::now().boot {
             self.handle(Event::Deadline);
         }
-        self.take_signals();
-        if self.watch.changed() {
+        if ready.signals {
+            self.take_signals();
+        }
+        if ready.network && self.watch.changed() {
             self.look_at_network();
         }
-        // Before the knocks: an address that has become a router's must not be granted.
-        while let Some(event) = self.worker.finished() {
-            let looked = matches!(event, Event::Network(_));
-            self.handle(event);
-            if looked && self.look_again {
-                self.look_at_network();
-            }
+        if ready.tasks {
+            self.take_results();
         }
         self.receive_from_listeners();
-        let heard = self.changes.foreign_changes();
-        if !heard.changes.is_empty() {
-            self.handle(Event::FirewallChanged { who: authors(&heard.changes) });
-        } else if heard.lost {
-            self.handle(Event::FirewallUnsure);
+        if ready.firewall || ready.tasks {
+            self.take_firewall_changes();
         }
         for (session, request) in self.control.requests(clock::now().boot) {
             self.handle(Event::Asked { session, request });
@@ -193,6 +196,26 @@ impl Server {
         }
         self.reassure();
         Ok(())
+    }
+
+    /// Before the knocks: an address that has become a router's must not be granted.
+    fn take_results(&mut self) {
+        while let Some(event) = self.worker.finished() {
+            let looked = matches!(event, Event::Network(_));
+            self.handle(event);
+            if looked && self.look_again {
+                self.look_at_network();
+            }
+        }
+    }
+
+    fn take_firewall_changes(&mut self) {
+        let heard = self.changes.foreign_changes();
+        if !heard.changes.is_empty() {
+            self.handle(Event::FirewallChanged { who: authors(&heard.changes) });
+        } else if heard.lost {
+            self.handle(Event::FirewallUnsure);
+        }
     }
 
     /// Tells the service manager, at most once a second, that this loop runs and that a listener
@@ -209,7 +232,7 @@ impl Server {
         }
     }
 
-    fn wait(&self) -> Result<(), Fault> {
+    fn wait(&self) -> Result<Ready, Fault> {
         let mut set = PollSet::default();
         for fd in
             [self.signals.as_fd(), self.watch.as_fd(), self.changes.as_fd(), self.worker.as_fd()]
@@ -225,7 +248,9 @@ impl Server {
         let heartbeats = self.listeners.values().map(ListenerProcess::deadline);
         let deadline = heartbeats.min().unwrap_or(Boot(u64::MAX)).min(self.gatekeeper.deadline());
         set.wait_until(Some(deadline), clock::now().boot)
-            .map_err(|error| Fault::new(format!("poll: {error}"), "the kernel is out of memory"))
+            .map_err(|error| Fault::new(format!("poll: {error}"), "the kernel is out of memory"))?;
+        let [signals, network, firewall, tasks] = [0, 1, 2, 3].map(|index| set.is_ready(index));
+        Ok(Ready { signals, network, firewall, tasks })
     }
 
     fn take_signals(&mut self) {

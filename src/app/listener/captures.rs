@@ -29,7 +29,8 @@ pub(super) fn open_captures(
         Some(Err(NotLoaded::Refused { .. })) => Some(Limitation::TagsRefused),
     };
     let loaded = program.as_ref().and_then(|program| program.as_ref().ok());
-    let filters = Filters { classic: &classic, with_tags: loaded.map(AsFd::as_fd) };
+    let with_tags = loaded.map(AsFd::as_fd);
+    let filters = Filters { classic: &classic, with_tags, outgoing: spec.outgoing };
     let mut captures = Vec::with_capacity(interfaces.len());
     for (capture, interface) in interfaces.iter().enumerate() {
         let opened = Capture::open(*interface, &filters);
