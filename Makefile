@@ -140,9 +140,9 @@ install: build install-units install-user
 
 UNITS = toctoc-guard.service toctocd.service toctoc-listener.socket toctoc-listener@.service
 ## The units of systemd: the closed guard before the network, the gateway, and its listeners. They name the programs where PREFIX
-## puts them. And what a gateway with commands needs beyond that.
+## puts them. And what a gateway with commands, or with `xdp`, needs beyond that.
 install-units:
-	for unit in $(UNITS) commands.conf; do \
+	for unit in $(UNITS) commands.conf xdp.conf; do \
 		case $$unit in *.conf) to=$(PREFIX)/share/toctoc ;; *) to=$(UNITDIR) ;; esac && \
 		sed 's|/usr/local/|$(PREFIX)/|' packaging/systemd/$$unit >$$unit.tmp && \
 		install -D -m 644 $$unit.tmp $(DESTDIR)$$to/$$unit && \
@@ -179,7 +179,7 @@ uninstall:
 		share/man/man5/toctocd.toml.5 share/man/man5/toctoc-profile.5 share/man/man5/toctoc-knockd.conf.5 \
 		share/bash-completion/completions/toctoc share/bash-completion/completions/toctocd \
 		share/fish/vendor_completions.d/toctoc.fish share/fish/vendor_completions.d/toctocd.fish \
-		lib/sysusers.d/toctoc.conf lib/tmpfiles.d/toctoc.conf share/toctoc/commands.conf
+		lib/sysusers.d/toctoc.conf lib/tmpfiles.d/toctoc.conf share/toctoc/commands.conf share/toctoc/xdp.conf
 	cd $(DESTDIR)$(UNITDIR) && rm -f $(UNITS)
 	rm -f $(DESTDIR)$(ZSHDIR)/_toctoc
 	@echo "kept: /etc/toctoc, /var/lib/toctoc and the user _toctoc"

@@ -1,5 +1,6 @@
 //! The kernel's filter that knows tags passes what the classic filter passes and the engine could
-//! take for a client's or a door's, and nothing that the engine rejects by its tag.
+//! take for a client's or a door's, and nothing that the engine rejects by its tag. The one at an
+//! interface (XDP) drops of that only what is plainly for this machine.
 //!
 //! The first input byte chooses: a packet as it is, or datagrams of a client and junk with headers
 //! around them, to which the rest is XORed; lengths and checksums as they are or right; a door at

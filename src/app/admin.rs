@@ -54,6 +54,12 @@ pub struct GatewayStatus {
     pub clock: String,
     /// Clients with used-knock marks in the future, each with the local time of the last mark.
     pub ahead: Vec<(String, String)>,
+    /// The interfaces of `xdp`.
+    #[serde(default)]
+    pub xdp: Vec<XdpStatus>,
+    /// Packets that were dropped there. They are in `packets` too.
+    #[serde(default)]
+    pub xdp_dropped: u64,
     pub degraded: Vec<String>,
     pub break_glass: Vec<String>,
     pub services: usize,
@@ -65,6 +71,16 @@ pub struct GatewayStatus {
     /// overview, which has them itself.
     pub open: Vec<ServiceGrants>,
     pub knocked: Vec<ClientActivity>,
+}
+
+/// What stands at an interface where junk is to be dropped before the network stack.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct XdpStatus {
+    pub interface: String,
+    /// `native`, `generic` or `none`.
+    pub mode: String,
+    /// The reason if there is none.
+    pub why: Option<String>,
 }
 
 /// The answer to `overview`.
@@ -403,7 +419,16 @@ fn status_text(status: &GatewayStatus) -> String {
         text.pop();
         text += &format!(": {}\n", services_text(&status.open));
     }
+    if !status.xdp.is_empty() {
+        let text_of = |one: &XdpStatus| format!("{} ({})", one.interface, one.mode);
+        let all: Vec<String> = status.xdp.iter().map(text_of).collect();
+        text += &format!("  XDP         {}\n", all.join(", "));
+    }
     text += &packets::text(&status.packets);
+    if status.xdp_dropped > 0 {
+        let dropped = status.xdp_dropped;
+        text += &format!("              {dropped} of them by XDP: tcpdump does not see those\n");
+    }
     text += &knocked_text(&status.knocked);
     if !status.break_glass.is_empty() {
         text += &format!("  ALWAYS OPEN to {}\n", status.break_glass.join(", "));

@@ -26,6 +26,7 @@ mod listening;
 mod scripts;
 mod services;
 mod ways_around;
+mod xdp;
 
 /// Reports what `run` would refuse or warn of, and what is wrong around it.
 /// Error: the first problem for which `run` would not start.
@@ -71,6 +72,8 @@ fn findings(config: &Path, loaded: &GatewayConfig) -> Vec<Finding> {
     let settings = &loaded.settings;
     let mut all: Vec<Finding> = warnings_here(loaded).into_iter().map(Finding::warning).collect();
     all.extend(unit::narrow_for_commands(settings, Path::new("/")).map(Finding::warning));
+    all.extend(unit::narrow_for_xdp(settings, Path::new("/")).map(Finding::warning));
+    all.extend(xdp::remarks(settings));
     all.extend(services::notes(settings, loaded.clients.len()));
     let now = clock::now().wall.0 / SECOND;
     all.extend(clients::remarks(settings, &loaded.clients, now));

@@ -44,6 +44,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod xdp;
 
 use activity::Activity;
 use closing::Closing;
@@ -65,6 +66,7 @@ use review::Review;
 pub use start::{RunFault, StartOptions, run};
 use tasks::Tasks;
 use trial::Trial;
+use xdp::Xdp;
 
 /// Seconds between two periodic checks, which find changes that cause no event.
 const CHECK: u32 = 10;
@@ -95,6 +97,7 @@ struct Gatekeeper {
     doors: Doors,
     joining: Joining,
     listeners: Listeners,
+    xdp: Xdp,
     reload: Reload,
     requests: Requests,
     tasks: Tasks,
@@ -189,6 +192,7 @@ impl Gatekeeper {
             self.start_guard_work(now);
             self.start_sequence_use(now);
             self.start_joining(now);
+            self.start_xdp_work(now);
         }
         self.start_connection_work(now);
         self.journal.maintain(now, &mut self.tasks, &mut self.out);
@@ -224,6 +228,7 @@ impl Gatekeeper {
         }
         self.look_after_journal(now);
         self.check_listeners();
+        self.xdp.look_again();
         self.end_spent(now);
         self.look_after_guard(now);
         self.look_after_connections();
@@ -255,6 +260,7 @@ impl Gatekeeper {
             TaskResult::LookedAtFirewall(result) => self.grant_looked_at(result),
             TaskResult::UsedUp(_, result) => self.sequence_used(now, result),
             TaskResult::Joined(result) => self.join_done(now, result),
+            TaskResult::Xdp(target, states) => self.xdp_done(target, states),
         }
     }
 
@@ -269,6 +275,7 @@ impl Gatekeeper {
             Lane::State => self.journal_task_late(&fault),
             Lane::Files => self.sequence_used(now, Err(fault.what)),
             Lane::Joining => self.join_done(now, Err(fault)),
+            Lane::Xdp => self.xdp_late(),
         }
     }
 
@@ -288,6 +295,7 @@ impl Gatekeeper {
         }
         self.out.log(EventKind::Start, self.ready_line());
         self.announce_trial(now);
+        self.start_xdp_work(now);
         self.out.push(Output::TellReady);
     }
 

@@ -18,12 +18,13 @@ use crate::core::sequence::SequenceEvent;
 use crate::core::types::{Now, Reject, Wall};
 use crate::edge::capture::{self, Capture, CaptureResult};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
+use crate::edge::ebpf::OwnAddresses;
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{ListenerEnd, Pipe, PipeError, Tally, ToGatekeeper, ToListener};
 use crate::edge::raw::{self, Sender};
 use crate::edge::socket_failure::SocketFailure;
 use crate::edge::{clock, entropy, sys};
-use captures::open_captures;
+use captures::{EarlyFilter, open_captures};
 use reports::{StepReports, report, report_for_log};
 use setup::{AddressUpdate, ListenerSetup, roomy_engine};
 
@@ -154,6 +155,8 @@ struct Listener {
     /// Holds one packet. Here, because it is too large to be cleared for each packet.
     buffer: Box<[u8; capture::LONGEST]>,
     sender: Sender,
+    /// Our addresses as the program at interfaces knows them, if there is one.
+    early: Option<OwnAddresses>,
     addresses: AddressUpdate,
     actions: Vec<Action>,
     lost: u64,
@@ -175,13 +178,22 @@ impl Listener {
         pipe: &ListenerEnd, prepared: ListenerSetup, inherited: bool,
     ) -> Result<(Self, u32), Failure> {
         let ListenerSetup { setup, clients, engine, interfaces, filter, user, .. } = prepared;
-        let (mut addresses, kernel_tags) = (prepared.addresses, prepared.kernel_tags);
+        let makes_xdp = prepared.makes_xdp;
+        let (addresses, kernel_tags) = (prepared.addresses, prepared.kernel_tags);
         // Lets the library query the system now, before confinement forbids it.
         entropy::bytes::<1>()
             .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
-        let mut engine = engine.unwrap_or_else(|| roomy_engine(setup, clients));
-        engine.set_addresses(mem::take(&mut addresses.knock), mem::take(&mut addresses.door));
-        let (captures, lacks) = open_captures(&interfaces, &filter, kernel_tags)?;
+        let engine = engine.unwrap_or_else(|| roomy_engine(setup, clients));
+        let mut early = None;
+        if let (true, Some(tags), Some(port)) = (makes_xdp, &kernel_tags, filter.knock_port)
+            && let Some(EarlyFilter { program, addresses }) = tags.early_filter(port)
+            // Without it the gatekeeper says that there is no program.
+            && pipe.send_with(ToGatekeeper::Xdp, program.as_fd()).is_ok()
+        {
+            early = Some(addresses);
+        }
+        let (captures, lacks) = open_captures(&interfaces, &filter, kernel_tags.as_ref())?;
+        drop(kernel_tags);
         let has_receipts = filter.knock_port.is_some();
         let sender = match has_receipts {
             true => Sender::open().map_err(|why| Failure::Socket { capture: 0, why })?,
@@ -201,12 +213,13 @@ impl Listener {
         if inherited {
             notes.add(Limitation::Inherited);
         }
-        let listener = Self {
+        let mut listener = Self {
             engine,
             captures,
             buffer: Box::new([0; capture::LONGEST]),
             sender,
-            addresses,
+            early,
+            addresses: AddressUpdate::default(),
             actions: Vec::new(),
             lost: 0,
             dropped: 0,
@@ -215,6 +228,7 @@ impl Listener {
             busy: false,
             replaced: None,
         };
+        listener.use_addresses(addresses);
         Ok((listener, notes.bits()))
     }
 
@@ -320,8 +334,8 @@ impl Listener {
             }
             ToListener::Addresses { is_first, part } => self.addresses.add(is_first, part),
             ToListener::AddressesDone => {
-                let AddressUpdate { knock, door } = mem::take(&mut self.addresses);
-                self.engine.set_addresses(knock, door);
+                let addresses = mem::take(&mut self.addresses);
+                self.use_addresses(addresses);
             }
             ToListener::Sequence { door, steps } => self.engine.set_sequence(door, steps),
             ToListener::Clients(clients) => {
@@ -339,6 +353,13 @@ impl Listener {
         Ok(())
     }
 
+    fn use_addresses(&mut self, AddressUpdate { knock, door }: AddressUpdate) {
+        if let Some(early) = &self.early {
+            early.set(&knock);
+        }
+        self.engine.set_addresses(knock, door);
+    }
+
     /// Closes a capture socket. What it lost is known only while it is open.
     fn end_capture(&mut self, index: usize) {
         if let Some(capture) = self.captures.get_mut(index).and_then(Option::take) {
@@ -353,6 +374,7 @@ impl Listener {
         let tally = Tally {
             rejected,
             filtered: self.engine.filtered(),
+            xdp: self.early.as_ref().map_or(0, OwnAddresses::dropped),
             read: self.engine.packets(),
             lost: self.lost,
             doors: self.engine.door_packets(),

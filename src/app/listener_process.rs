@@ -3,7 +3,7 @@
 //! waits. See `gatekeeper` for its reports afterwards.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::edge::bpf::FilterSpec;
 use crate::edge::confine::{self, ConfineFailure, Limitation, Limitations};
 use crate::edge::event_loop::PollSet;
 use crate::edge::gatekeeper_pipe::{
-    GatekeeperEnd, OwnAddress, PeerProcess, PipeError, ToGatekeeper, ToListener,
+    FirstMessage, GatekeeperEnd, OwnAddress, PeerProcess, PipeError, ToGatekeeper, ToListener,
 };
 use crate::edge::socket_failure::SocketFailure;
 use crate::edge::{capture, clock};
@@ -67,6 +67,9 @@ pub(super) struct ListenerProcess {
     addresses: VecDeque<ToListener>,
     heartbeat: Heartbeat,
     ready: ListenerReady,
+    /// True if it was asked for a program for interfaces, and the program.
+    makes_xdp: bool,
+    pub(super) xdp: Option<Arc<OwnedFd>>,
 }
 
 /// A listener that has said hello.
@@ -90,6 +93,8 @@ pub(super) struct ListenerReady {
     pub(super) indexes: Vec<u32>,
     /// The configured interfaces that do not exist.
     pub(super) missing: Vec<String>,
+    /// True if it has made a program for interfaces.
+    pub(super) has_xdp: bool,
 }
 
 impl ListenerReady {
@@ -141,6 +146,7 @@ impl ListenerProcess {
             debug: false,
             addresses: own_addresses(&wanted, &start.addresses),
             filter: FilterSpec { knock_port, steps: steps(&start.doors), outgoing: false },
+            makes_xdp: !settings.knock.xdp.is_empty(),
             ready: ListenerReady::of(wanted),
             user: start.prepared.user,
         };
@@ -161,7 +167,7 @@ impl ListenerProcess {
             None => Process::child(spec.name)?,
             Some(path) => Process::unit(path)?,
         };
-        let (user, ready) = (spec.user, spec.ready.clone());
+        let (user, ready, makes_xdp) = (spec.user, spec.ready.clone(), spec.makes_xdp);
         Ok(ListenerProcess {
             process,
             met: None,
@@ -171,6 +177,8 @@ impl ListenerProcess {
             addresses: VecDeque::new(),
             heartbeat: Heartbeat::default(),
             ready,
+            makes_xdp,
+            xdp: None,
         })
     }
 
@@ -292,19 +300,27 @@ impl ListenerProcess {
             };
             self.heartbeat.due = now.plus(patience);
         }
-        let Some((message, from)) = self.pipe.receive_from()? else {
+        let Some(FirstMessage { message, from, beside }) =
+            self.pipe.receive_from(self.makes_xdp)?
+        else {
             return match self.heartbeat.due <= now {
                 true => Err(PipeError::Silent.into()),
                 false => Ok(None),
             };
         };
         match (message, self.met) {
+            // Another process that holds the pipe too is not the one that we look at.
+            (_, Some(met)) if met.pid != from.pid => Err(PipeError::Nonsense(Reject::Pipe).into()),
+            (ToGatekeeper::Xdp, Some(_)) if beside.is_some() => {
+                self.xdp = beside.map(Arc::new);
+                Ok(None)
+            }
+            // Nothing else comes with one.
+            _ if beside.is_some() => Err(PipeError::Nonsense(Reject::Pipe).into()),
             (ToGatekeeper::Hello, None) => {
                 self.meet(from).map_err(SetupError::Reported)?;
                 Ok(None)
             }
-            // Another process that holds the pipe too is not the one that we look at.
-            (_, Some(met)) if met.pid != from.pid => Err(PipeError::Nonsense(Reject::Pipe).into()),
             (_, None) => Err(PipeError::Nonsense(Reject::Pipe).into()),
             (ToGatekeeper::Ready { degraded }, _) => Ok(Some(Limitations::from_bits(degraded))),
             (ToGatekeeper::Failed { step, errno }, _) => {
@@ -356,6 +372,7 @@ impl ListenerProcess {
         confine::verify(pid, believed, self.user, inherited_filters)?;
         self.setup = None;
         self.heartbeat = Heartbeat::default();
+        self.ready.has_xdp = self.xdp.is_some();
         self.ready.limitations.extend(limitations.iter().map(|one| one.text().to_owned()));
         Ok(self.ready.clone())
     }

@@ -2,7 +2,7 @@
 //! No label is a client or an address: what strangers send must not make new series.
 //! See `service` for the textfile and the listener.
 
-use super::admin::{self, GatewayOverview, PacketCounts};
+use super::admin::{self, GatewayOverview, GatewayStatus, PacketCounts, XdpStatus};
 use super::load::Reach;
 use super::output::CommandOutput;
 use crate::config::Settings;
@@ -66,6 +66,7 @@ pub fn render(Metrics { overview, events }: &Metrics, form: MetricsForm) -> Stri
         page.sample("toctoc_grants_limit", &[("service", &service.service)], limit);
     }
     states(&mut page, overview);
+    xdp(&mut page, &overview.status);
     if form == MetricsForm::OpenMetrics {
         page.text += "# EOF\n";
     }
@@ -124,6 +125,21 @@ fn states(page: &mut Page, overview: &GatewayOverview) {
         ("toctoc_limitations", "What is degraded: see status.", number(status.degraded.len())),
     ] {
         page.gauge(name, help, value);
+    }
+}
+
+/// No series without the setting.
+fn xdp(page: &mut Page, status: &GatewayStatus) {
+    if status.xdp.is_empty() {
+        return;
+    }
+    page.family("toctoc_xdp_dropped", "counter", "Packets among the filtered ones, by XDP.");
+    page.sample("toctoc_xdp_dropped_total", &[], status.xdp_dropped);
+    let help = "1 if XDP drops junk at this interface, by mode; none: see status.";
+    page.family("toctoc_xdp", "gauge", help);
+    for XdpStatus { interface, mode, .. } in &status.xdp {
+        let labels = [("interface", interface.as_str()), ("mode", mode.as_str())];
+        page.sample("toctoc_xdp", &labels, u64::from(mode != "none"));
     }
 }
 

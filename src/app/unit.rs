@@ -1,5 +1,5 @@
-//! The systemd unit of the gateway and its commands: `toctocd.service` leaves them little unless
-//! `commands.conf` is installed beside it.
+//! What the systemd unit of the gateway leaves out: rights for commands, unless `commands.conf` is
+//! installed beside it, and the system call for XDP, unless `xdp.conf` is.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,20 @@ const UNIT: &str = "toctocd.service";
 
 /// How to give commands the rights that they may need: one line.
 pub(super) fn remedy() -> String {
+    line_for("commands.conf")
+}
+
+/// How to let the gatekeeper put XDP programs at interfaces.
+pub(super) fn remedy_for_xdp() -> String {
+    line_for("xdp.conf")
+}
+
+fn line_for(drop_in: &str) -> String {
     let program = std::env::current_exe().unwrap_or_default();
     let prefix = program.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));
-    let conf = prefix.join("share/toctoc/commands.conf");
+    let conf = prefix.join("share/toctoc").join(drop_in);
     format!(
-        "`install -D -m 644 {} /etc/systemd/system/{UNIT}.d/commands.conf; systemctl daemon-reload; \
+        "`install -D -m 644 {} /etc/systemd/system/{UNIT}.d/{drop_in}; systemctl daemon-reload; \
          systemctl restart toctocd`",
         conf.display()
     )
@@ -41,13 +50,36 @@ pub(super) fn narrow_for_commands(settings: &Settings, root: &Path) -> Option<St
     ))
 }
 
+/// The warning about `xdp` if the unit below `root`, if there is one, forbids it.
+pub(super) fn narrow_for_xdp(settings: &Settings, root: &Path) -> Option<String> {
+    if settings.knock.xdp.is_empty() {
+        return None;
+    }
+    let allows = |line: &str| {
+        let calls = line.trim().strip_prefix("SystemCallFilter=");
+        calls.is_some_and(|calls| calls.split_whitespace().any(|call| call == "bpf"))
+    };
+    let texts = texts(root)?;
+    if texts.iter().flat_map(|text| text.lines()).any(allows) {
+        return None;
+    }
+    let remedy = remedy_for_xdp();
+    Some(format!("{UNIT} lets nobody put XDP at an interface, so `xdp` has no effect: {remedy}"))
+}
+
 /// True if the bounding set of the unit with its drop-ins has all that commands may need.
 fn leaves_enough(root: &Path) -> bool {
+    match texts(root).and_then(|texts| bounding_set(&texts)) {
+        Some(set) => FOR_COMMANDS.iter().all(|cap| set.contains(&cap.to_string())),
+        None => true,
+    }
+}
+
+/// The unit below `root` and its drop-ins, in the order in which they count. `None` without a unit.
+fn texts(root: &Path) -> Option<Vec<String>> {
     let folders = FOLDERS.map(|folder| root.join(folder));
     let unit = folders.iter().map(|folder| folder.join(UNIT));
-    let Some(text) = unit.filter_map(|path| files::read_untrusted(&path).ok()).next() else {
-        return true;
-    };
+    let text = unit.filter_map(|path| files::read_untrusted(&path).ok()).next()?;
     // Of two drop-ins with one name the one in the more important directory counts.
     let mut drop_ins: Vec<PathBuf> = Vec::new();
     for folder in &folders {
@@ -61,11 +93,7 @@ fn leaves_enough(root: &Path) -> bool {
     }
     drop_ins.sort_by(|one, other| one.file_name().cmp(&other.file_name()));
     let read = |path: &PathBuf| files::read_untrusted(path).unwrap_or_default();
-    let texts: Vec<String> = std::iter::once(text).chain(drop_ins.iter().map(read)).collect();
-    match bounding_set(&texts) {
-        Some(set) => FOR_COMMANDS.iter().all(|cap| set.contains(&cap.to_string())),
-        None => true,
-    }
+    Some(std::iter::once(text).chain(drop_ins.iter().map(read)).collect())
 }
 
 /// The names in the lines `CapabilityBoundingSet=`; `None` if all are left.
@@ -94,6 +122,30 @@ mod tests {
     use super::*;
     use crate::config::defaults;
     use crate::core::door::Door;
+
+    #[test]
+    fn xdp_under_the_narrow_unit_is_named_until_the_drop_in_is_installed() {
+        let root = tempfile::tempdir().unwrap();
+        let mut settings = defaults::settings();
+        let place = |path: &str, name: &str| {
+            let path = root.path().join(path).join(name);
+            let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/systemd/");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::copy(format!("{packaged}{name}"), &path).unwrap();
+        };
+        settings.knock.xdp = vec!["eth0".to_owned()];
+        assert_eq!(narrow_for_xdp(&settings, root.path()), None, "no unit");
+        place("usr/lib/systemd/system", "toctocd.service");
+        let text = narrow_for_xdp(&settings, root.path()).expect("the unit is narrow");
+        assert!(text.contains("share/toctoc/xdp.conf /etc/systemd/system"), "{text}");
+        place("etc/systemd/system/toctocd.service.d", "commands.conf");
+        assert!(narrow_for_xdp(&settings, root.path()).is_some(), "that is for commands");
+        place("etc/systemd/system/toctocd.service.d", "xdp.conf");
+        assert_eq!(narrow_for_xdp(&settings, root.path()), None);
+        settings.knock.xdp.clear();
+        fs::remove_dir_all(root.path().join("etc")).unwrap();
+        assert_eq!(narrow_for_xdp(&settings, root.path()), None, "no need");
+    }
 
     #[test]
     fn commands_under_the_narrow_unit_are_named_until_the_drop_in_is_installed() {

@@ -52,6 +52,7 @@ pub fn knock() -> KnockSettings {
     KnockSettings {
         port: 62201,
         interfaces: vec!["any".to_owned()],
+        xdp: Vec::new(),
         silent: true,
         max_age: 30,
         max_ahead: 10,

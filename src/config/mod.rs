@@ -84,6 +84,8 @@ pub struct KnockSettings {
     pub port: u16,
     /// `any` alone means all, [`DEFAULT_ROUTE`] those of the default routes.
     pub interfaces: Vec<String>,
+    /// Interfaces where junk is dropped before the network stack.
+    pub xdp: Vec<String>,
     pub silent: bool,
     pub max_age: u32,
     pub max_ahead: u32,

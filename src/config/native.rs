@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 
 use super::{FirewallSettings, GatewaySettings, KnockSettings, Settings, defaults};
+use crate::config::DEFAULT_ROUTE;
 use crate::config::excerpt::config_text;
 use crate::core::address::is_host;
 use crate::core::diagnostic::{SourceText, printable};
@@ -133,13 +134,20 @@ fn gateway(file: SourceText<'_>, raw: RawGateway) -> Result<GatewaySettings, Fau
 
 fn knock(file: SourceText<'_>, raw: RawKnock) -> Result<KnockSettings, Fault> {
     let default = defaults::knock();
+    let interfaces = match raw.interfaces {
+        Some(list) => interfaces(file, list)?,
+        None => default.interfaces,
+    };
+    let silent = raw.silent.unwrap_or(default.silent);
+    let xdp = match raw.xdp {
+        Some(list) => xdp(file, list, &interfaces, silent)?,
+        None => default.xdp,
+    };
     Ok(KnockSettings {
         port: number(file, raw.port, "port", 1..=65535, default.port)?,
-        interfaces: match raw.interfaces {
-            Some(list) => interfaces(file, list)?,
-            None => default.interfaces,
-        },
-        silent: raw.silent.unwrap_or(default.silent),
+        interfaces,
+        xdp,
+        silent,
         max_age: number(file, raw.max_age, "max_age", 1..=3600, default.max_age)?,
         max_ahead: number(file, raw.max_ahead, "max_ahead", 0..=3600, default.max_ahead)?,
         burst: number(file, raw.burst, "burst", 1..=10_000, default.burst)?,
@@ -182,6 +190,45 @@ fn interfaces(file: SourceText<'_>, list: Spanned<List>) -> Result<Vec<String>, 
         let what = "`any` stands beside other interfaces";
         return Err(file.complain(any.span().start, what, "write \"any\" alone, or only names"));
     }
+    names(file, list, "interfaces")
+}
+
+/// The interfaces in `xdp`: those that are captured, and named. What another program or machine
+/// could receive must not be dropped there.
+fn xdp(
+    file: SourceText<'_>, list: Spanned<List>, captured: &[String], silent: bool,
+) -> Result<Vec<String>, Fault> {
+    let start = list.span().start;
+    let list = list.into_inner();
+    if !silent && !list.is_empty() {
+        let what = "`xdp` stands beside `silent = false`";
+        let remedy = "write silent = true: else another program may answer at the knock port, and \
+                      XDP would drop its packets";
+        return Err(file.complain(start, what, remedy));
+    }
+    if list.len() > INTERFACES {
+        let what = format!("`xdp` names {} interfaces", list.len());
+        return Err(file.complain(start, what, format!("name at most {INTERFACES}")));
+    }
+    for name in &list {
+        let (at, name) = (name.span().start, name.get_ref().as_str());
+        if name == "any" || name == DEFAULT_ROUTE {
+            let what = format!("`{name}` stands in `xdp`");
+            return Err(file.complain(at, what, "name the interfaces, as in xdp = [\"eth0\"]"));
+        }
+        let is_captured =
+            captured.iter().any(|one| one == name || one == "any" || one == DEFAULT_ROUTE);
+        if !is_captured {
+            let what = format!("`{}` is in `xdp` and not in `interfaces`", printable(name));
+            let remedy = "add it to `interfaces`, or take it out of `xdp`: no knock is heard there";
+            return Err(file.complain(at, what, remedy));
+        }
+    }
+    names(file, list, "xdp")
+}
+
+/// Names of interfaces, each once.
+fn names(file: SourceText<'_>, list: List, key: &'static str) -> Result<Vec<String>, Fault> {
     let mut seen = BTreeSet::new();
     for name in &list {
         if !seen.insert(name.get_ref()) {
@@ -189,7 +236,7 @@ fn interfaces(file: SourceText<'_>, list: Spanned<List>) -> Result<Vec<String>, 
             return Err(file.complain(name.span().start, "this interface is named twice", remedy));
         }
     }
-    list.into_iter().map(|name| word(file, name, "interfaces", INTERFACE)).collect()
+    list.into_iter().map(|name| word(file, name, key, INTERFACE)).collect()
 }
 
 fn firewall(file: SourceText<'_>, raw: RawFirewall) -> Result<FirewallSettings, Fault> {

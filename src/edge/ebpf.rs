@@ -22,13 +22,17 @@ mod loaded;
 pub mod machine;
 #[cfg(any(test, fuzzing))]
 pub mod oracle;
+mod own_addresses;
 #[cfg(test)]
 mod tests;
 mod translation;
 mod unmask;
+mod xdp;
 
 pub use assembler::Instruction;
 pub use loaded::{NotLoaded, TagMap};
+pub use own_addresses::OwnAddresses;
+pub use xdp::XdpMap;
 
 /// What the program needs beside the classic filter's parameters.
 pub struct TagFilter<'a> {
@@ -65,7 +69,7 @@ pub fn program(spec: &FilterSpec, filter: &TagFilter<'_>) -> Option<Zeroizing<Ve
     asm.place(knock);
     find_datagrams(&mut asm, odd);
     asm.place(next);
-    load_tag(&mut asm, odd);
+    load_tag(&mut asm, Helper::LoadBytes, odd);
     unmask(&mut asm, filter.mask, MASKED, R9);
     fold(&mut asm);
     for half in [Half::Lower, Half::Upper] {
@@ -116,14 +120,14 @@ fn find_datagrams(asm: &mut Assembler, odd: Label) {
 }
 
 /// Copies masked tag and sample of the current datagram to the stack.
-fn load_tag(asm: &mut Assembler, odd: Label) {
+fn load_tag(asm: &mut Assembler, helper: Helper, odd: Label) {
     asm.copy(R1, CONTEXT);
     asm.copy(R2, AT);
     asm.op64_with(Operation::Add, R2, MASKED_TAG as i32);
     asm.copy(R3, STACK);
     asm.op64_with(Operation::Add, R3, MASKED.into());
     asm.set(R4, LOADED);
-    asm.call(Helper::LoadBytes);
+    asm.call(helper);
     asm.jump_if(R0, Condition::NotEqual, 0, odd);
 }
 
@@ -149,7 +153,7 @@ fn look_up(asm: &mut Assembler, filter: &TagFilter<'_>, half: Half, pass: Label)
         asm.op64_with(Operation::ShiftRight, R1, 32);
     }
     asm.op32_with(Operation::And, R1, saturated_u32(filter.tags.len() - 1));
-    find_line(asm, filter, pass);
+    find_line(asm, filter.map, pass);
     for place in 0..PLACES as i16 {
         asm.load(Size::Double, R1, R0, 8 * place);
         asm.jump_if_both(R1, Condition::Equal, FOLD, pass);
@@ -166,17 +170,18 @@ fn count(asm: &mut Assembler, filter: &TagFilter<'_>, word: usize) {
     asm.copy(R1, R0);
     asm.op32_with(Operation::And, R1, COUNTING as u32 - 1);
     asm.op32_with(Operation::Add, R1, saturated_u32(filter.tags.len()));
-    find_line(asm, filter, none);
+    find_line(asm, filter.map, none);
     asm.load(Size::Word, R1, STACK, UDP_LENGTH);
     asm.op32_with(Operation::Divide, R1, DATAGRAM as u32);
     asm.atomic_add(R0, 8 * word as i16, R1);
     asm.place(none);
 }
 
-/// `R0` = the line whose number is in `R1`. Goes to `none` if there is none, which cannot be.
-fn find_line(asm: &mut Assembler, filter: &TagFilter<'_>, none: Label) {
+/// `R0` = the line of `map` whose number is in `R1`. Goes to `none` if there is none, which cannot
+/// be.
+fn find_line(asm: &mut Assembler, map: i32, none: Label) {
     asm.store(Size::Word, STACK, LINE, R1);
-    asm.load_map(R1, filter.map);
+    asm.load_map(R1, map);
     asm.copy(R2, STACK);
     asm.op64_with(Operation::Add, R2, LINE.into());
     asm.call(Helper::FindInMap);

@@ -7,19 +7,20 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
-    getsockopt, recv, recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    UnixCredentials, getsockopt, recv, recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt,
 };
 use nix::unistd::geteuid;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::sys;
 use crate::core::types::{Fault, Reject};
 
 mod fields;
@@ -234,21 +235,39 @@ impl<Out: Message, In: Message> Pipe<Out, In> {
     }
 }
 
+/// A message before the listener is ready.
+#[derive(Debug)]
+pub struct FirstMessage {
+    pub message: ToGatekeeper,
+    pub from: PeerProcess,
+    /// The descriptor beside it.
+    pub beside: Option<OwnedFd>,
+}
+
 impl GatekeeperEnd {
-    /// The next message, and who sent it. Never waits. Fails if a descriptor is beside it, which is
-    /// not opened: there is no room for one.
-    pub fn receive_from(&mut self) -> Result<Option<(ToGatekeeper, PeerProcess)>, PipeError> {
-        let mut room = cmsg_space!(UnixCredentials);
+    /// The next message, and who sent it. Never waits. Unless it `may_have` a descriptor beside it,
+    /// one breaks the pipe, and is not opened: there is no room for it.
+    pub fn receive_from(&mut self, may_have: bool) -> Result<Option<FirstMessage>, PipeError> {
+        let mut room = match may_have {
+            true => cmsg_space!(UnixCredentials, RawFd),
+            false => cmsg_space!(UnixCredentials),
+        };
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
-        let flags = MsgFlags::MSG_DONTWAIT;
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
         let mut peer = None;
+        let mut beside = None;
         let received =
             match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut room), flags) {
                 Ok(message) => {
                     for control in message.cmsgs()? {
-                        if let ControlMessageOwned::ScmCredentials(sender) = control {
-                            let pid = sender.pid().cast_unsigned();
-                            peer = Some(PeerProcess { pid, uid: sender.uid(), gid: sender.gid() });
+                        match control {
+                            ControlMessageOwned::ScmCredentials(sender) => {
+                                let pid = sender.pid().cast_unsigned();
+                                let (uid, gid) = (sender.uid(), sender.gid());
+                                peer = Some(PeerProcess { pid, uid, gid });
+                            }
+                            // There may be room for two; the other is closed.
+                            rights => beside = sys::received(rights).into_iter().next(),
                         }
                     }
                     Ok(message.bytes)
@@ -256,8 +275,22 @@ impl GatekeeperEnd {
                 Err(errno) => Err(errno),
             };
         let Some(message) = self.take(received)? else { return Ok(None) };
-        let peer = peer.ok_or(PipeError::Nonsense(Reject::Pipe))?;
-        Ok(Some((message, peer)))
+        let from = peer.ok_or(PipeError::Nonsense(Reject::Pipe))?;
+        Ok(Some(FirstMessage { message, from, beside }))
+    }
+}
+
+impl ListenerEnd {
+    /// Sends `message` with a descriptor beside it, which stays ours too. Only before the listener
+    /// is confined. Fails if the pipe is full.
+    pub fn send_with(
+        &self, message: ToGatekeeper, descriptor: BorrowedFd<'_>,
+    ) -> Result<(), PipeError> {
+        let (bytes, raw) = (message.encode(), [descriptor.as_raw_fd()]);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let rights = [ControlMessage::ScmRights(&raw)];
+        sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, flags, None)?;
+        Ok(())
     }
 }
 

@@ -97,4 +97,6 @@ pub mod terminal;
 pub mod twin;
 #[cfg(all(target_os = "linux", feature = "gateway"))]
 pub mod worker;
+#[cfg(all(target_os = "linux", feature = "gateway", not(fuzzing)))]
+pub mod xdp;
 pub mod zones;

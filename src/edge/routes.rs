@@ -218,7 +218,7 @@ fn router(body: &[u8]) -> Option<IpAddr> {
     None
 }
 
-fn number(body: &[u8], kind: u16) -> Option<u32> {
+pub(super) fn number(body: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(attribute(body, kind)?.value.try_into().ok()?))
 }
 

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, clone};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
+use nix::sys::socket::ControlMessageOwned;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, dup2_stdin, getpid, getppid, setpgid};
@@ -47,8 +48,10 @@ fn set_option(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int)
 }
 
 /// An array map of eBPF with values of 64 bytes, all zero, as memory of this process too. It is
-/// never unmapped.
-pub fn shared_lines(count: u32) -> io::Result<(OwnedFd, &'static [[AtomicU64; 8]])> {
+/// never unmapped. `name` is what `bpftool map` shows.
+pub fn shared_lines(
+    count: u32, name: [u8; 16],
+) -> io::Result<(OwnedFd, &'static [[AtomicU64; 8]])> {
     #[repr(C)]
     struct MapCreate {
         map_type: u32,
@@ -70,7 +73,7 @@ pub fn shared_lines(count: u32) -> io::Result<(OwnedFd, &'static [[AtomicU64; 8]
         map_flags: MMAPABLE,
         inner_map: 0,
         node: 0,
-        name: *b"toctoc_tags\0\0\0\0\0",
+        name,
     };
     let count = count as usize;
     // SAFETY: the call takes no pointers. The mapping has `count` lines, as the map: it starts at a
@@ -88,9 +91,21 @@ pub fn shared_lines(count: u32) -> io::Result<(OwnedFd, &'static [[AtomicU64; 8]
     }
 }
 
+/// Where an eBPF program for packets runs: the kernel's numbers.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum PacketProgram {
+    /// At a socket.
+    Filter = 1,
+    /// At an interface, before the network stack.
+    Xdp = 6,
+}
+
 /// Loads an eBPF program for packets. The verifier writes into `log` what it thinks of it, if there
 /// is room for anything.
-pub fn load_packet_program(program: &[u64], log: &mut [u8]) -> io::Result<OwnedFd> {
+pub fn load_packet_program(
+    kind: PacketProgram, program: &[u64], log: &mut [u8],
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct ProgLoad {
         prog_type: u32,
@@ -104,9 +119,8 @@ pub fn load_packet_program(program: &[u64], log: &mut [u8]) -> io::Result<OwnedF
         flags: u32,
         name: [u8; 16],
     }
-    const SOCKET_FILTER: u32 = 1;
     let mut wanted = ProgLoad {
-        prog_type: SOCKET_FILTER,
+        prog_type: kind as u32,
         count: u32::try_from(program.len()).unwrap_or(u32::MAX),
         instructions: program.as_ptr(),
         license: c"MIT".as_ptr(),
@@ -115,11 +129,74 @@ pub fn load_packet_program(program: &[u64], log: &mut [u8]) -> io::Result<OwnedF
         log: if log.is_empty() { std::ptr::null_mut() } else { log.as_mut_ptr() },
         kernel_version: 0,
         flags: 0,
-        name: *b"toctoc_knocks\0\0\0",
+        name: match kind {
+            PacketProgram::Filter => *b"toctoc_knocks\0\0\0",
+            PacketProgram::Xdp => *b"toctoc_xdp\0\0\0\0\0\0",
+        },
     };
     // SAFETY: the pointers are to so many instructions, a C string, and so many bytes to write to.
     // All of them live through the call.
     unsafe { bpf(5, &mut wanted) }
+}
+
+/// The descriptors that came with a message: what recvmsg(2) has just said, and nobody has taken.
+pub fn received(control: ControlMessageOwned) -> Vec<OwnedFd> {
+    let ControlMessageOwned::ScmRights(opened) = control else { return Vec::new() };
+    // SAFETY: the kernel has opened these for us, and this takes the only list of them.
+    opened.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect()
+}
+
+/// The mode of a program at an interface: the kernel's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum XdpMode {
+    /// The network stack runs it, for any driver.
+    Generic = 2,
+    /// The driver runs it.
+    Native = 4,
+}
+
+/// Attaches an XDP program to the interface of this number, as long as the returned link is open.
+/// Waits for the kernel's lock of all interfaces.
+pub fn attach_xdp(program: BorrowedFd<'_>, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct LinkCreate {
+        program: u32,
+        interface: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    const XDP: u32 = 37;
+    let mut wanted = LinkCreate {
+        program: program.as_raw_fd().cast_unsigned(),
+        interface,
+        attach_type: XDP,
+        flags: mode as u32,
+    };
+    // SAFETY: the call takes no pointers.
+    unsafe { bpf(28, &mut wanted) }
+}
+
+/// Puts another program in the place of that of `link`. Fails with ENOLINK if the interface is gone,
+/// or somebody has taken the program away. Waits like [`attach_xdp`].
+pub fn exchange_xdp(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct LinkUpdate {
+        link: u32,
+        program: u32,
+        flags: u32,
+        old_program: u32,
+    }
+    let wanted = LinkUpdate {
+        link: link.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_program: 0,
+    };
+    // SAFETY: the call reads so many bytes of `wanted`, which lives through it, and has no pointers.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, 29, &raw const wanted, size_of::<LinkUpdate>()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes an object of the kernel by bpf(2).

@@ -314,7 +314,7 @@ fn junk_is_counted_and_neither_answered_nor_passed_on() {
     let (datagram, _) = knock();
     let _ = socket.send(&datagram);
     assert!(matches!(it.next(), ToGatekeeper::Knock(_)));
-    let Tally { rejected, filtered, read, lost, doors, waiting } = it.counters();
+    let Tally { rejected, filtered, xdp: _, read, lost, doors, waiting } = it.counters();
     let in_kernel = if it.knows_tags() { 50 } else { 0 };
     assert_eq!(filtered, FilterDrops { unknown_tag: in_kernel, length: 0 });
     assert_eq!(

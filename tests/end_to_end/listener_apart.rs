@@ -11,7 +11,7 @@ use crate::harness::starter::{Starter, as_in_unit, listener_user};
 use crate::harness::{LONG, until};
 
 /// What `toctocd.service` leaves the gateway.
-const UNIT: [&str; 2] = ["setpriv", "--bounding-set=-all,+net_admin,+kill"];
+pub(crate) const UNIT: [&str; 2] = ["setpriv", "--bounding-set=-all,+net_admin,+kill"];
 
 fn starter(gate: &Gate, command: impl Fn() -> Command + Send + 'static) -> Starter {
     Starter::new(&gate.net.gateway, &gate.path("listener"), command)

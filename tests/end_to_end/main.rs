@@ -59,3 +59,4 @@ mod top;
 mod trial;
 mod trouble;
 mod units;
+mod xdp;

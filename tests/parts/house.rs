@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
 /// The files with `unsafe`: the gateway's on Linux, the client's on Windows, the client library's C
 /// interface. And their blocks.
 const UNSAFE: [(&str, usize); 3] =
-    [("src/edge/sys.rs", 15), ("src/edge/sys/windows.rs", 8), ("library/src/c.rs", 7)];
+    [("src/edge/sys.rs", 18), ("src/edge/sys/windows.rs", 8), ("library/src/c.rs", 7)];
 
 /// Every Rust file below src, as (path relative to src, text without its tests module).
 fn files() -> Vec<(String, String)> {

@@ -101,6 +101,8 @@ pub(in crate::app) fn sound() -> GatewayStatus {
         state: "intact".into(),
         clock: "sure".into(),
         ahead: vec![],
+        xdp: vec![],
+        xdp_dropped: 0,
         degraded: vec![],
         break_glass: vec![],
         services: 1,
@@ -159,12 +161,21 @@ fn a_sound_gateway_has_a_short_status() {
 
 #[test]
 fn everything_unusual_has_its_own_line() {
+    let at = |interface: &str, mode: &str, why: Option<&str>| XdpStatus {
+        interface: interface.to_owned(),
+        mode: mode.to_owned(),
+        why: why.map(str::to_owned),
+    };
     let text = status_text(&GatewayStatus {
         break_glass: vec!["192.0.2.1".into(), "192.0.2.2".into()],
         degraded: vec!["no landlock".into()],
         ahead: vec![("anna".into(), "14:00:00".into())],
+        xdp: vec![at("eth0", "native", None), at("eth1", "none", Some("no such thing"))],
+        xdp_dropped: 3,
         ..sound()
     });
+    assert!(text.contains("\n  XDP         eth0 (native), eth1 (none)\n"), "{text}");
+    assert!(text.contains("\n              3 of them by XDP: tcpdump does"), "{text}");
     assert!(text.contains("\n  ALWAYS OPEN to 192.0.2.1, 192.0.2.2\n"), "{text}");
     assert!(text.contains("\n  degraded    no landlock\n"), "{text}");
     assert!(text.contains("\n  ahead       anna: its clock was ahead"), "{text}");

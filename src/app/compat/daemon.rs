@@ -252,6 +252,7 @@ impl Knockd {
                 // COMPAT: a `Target` may be another machine, to which this one sends.
                 outgoing: doors.iter().any(|door| door.target.is_some()),
             },
+            makes_xdp: false,
             ready: ListenerReady {
                 interfaces: vec![self.interface.clone()],
                 indexes: vec![index],

@@ -22,6 +22,7 @@ use crate::edge::gatekeeper_pipe::{OwnAddress, ToGatekeeper, ToListener};
 use crate::edge::log::LogEvent;
 use crate::edge::one_time::SequenceUse;
 use crate::edge::state::{StateDone, StateJob};
+use crate::edge::xdp::XdpState;
 
 /// The id of a listener, unique for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,6 +133,15 @@ pub(super) enum Task {
     UseUp(Box<Door>),
     /// Answer somebody who asks to join.
     Join(Box<JoinTask>),
+    /// Put XDP programs at these interfaces, and nowhere else.
+    Xdp(XdpTarget),
+}
+
+/// What is wanted of XDP: the program of this listener at these interfaces. `None`: none anywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct XdpTarget {
+    pub(super) interfaces: Vec<String>,
+    pub(super) listener: Option<ListenerId>,
 }
 
 /// The result of a [`Task`].
@@ -145,6 +155,8 @@ pub(super) enum TaskResult {
     /// The door of the task, and its result.
     UsedUp(Box<Door>, Result<SequenceUse, String>),
     Joined(Result<JoinDone, Fault>),
+    /// What the task was told, and what stands at each of its interfaces.
+    Xdp(XdpTarget, Vec<XdpState>),
 }
 
 /// Tasks of one lane run one at a time. A hanging lane does not block the others.
@@ -157,6 +169,7 @@ pub(super) enum Lane {
     State,
     Files,
     Joining,
+    Xdp,
 }
 
 impl Task {
@@ -169,13 +182,14 @@ impl Task {
             Task::State(_) => Lane::State,
             Task::UseUp(_) => Lane::Files,
             Task::Join(_) => Lane::Joining,
+            Task::Xdp(_) => Lane::Xdp,
         }
     }
 }
 
 impl Lane {
     #[cfg(test)]
-    pub(super) const ALL: [Lane; 7] = [
+    pub(super) const ALL: [Lane; 8] = [
         Lane::Clients,
         Lane::Config,
         Lane::Guard,
@@ -183,6 +197,7 @@ impl Lane {
         Lane::State,
         Lane::Files,
         Lane::Joining,
+        Lane::Xdp,
     ];
 
     /// The thread's name.
@@ -195,6 +210,7 @@ impl Lane {
             Lane::State => "state",
             Lane::Files => "files",
             Lane::Joining => "joining",
+            Lane::Xdp => "xdp",
         }
     }
 
@@ -202,7 +218,7 @@ impl Lane {
     pub(super) fn patience(self) -> u32 {
         match self {
             Lane::Clients | Lane::Config | Lane::Files | Lane::Joining => 5,
-            Lane::Guard | Lane::Connections | Lane::State => 10,
+            Lane::Guard | Lane::Connections | Lane::State | Lane::Xdp => 10,
         }
     }
 
@@ -228,6 +244,7 @@ impl Lane {
             Lane::State => ("maintaining the state", "look after that disk"),
             Lane::Files => ("using up a one-time sequence", "see what that file is on"),
             Lane::Joining => ("writing who joined", "see what the state directory is on"),
+            Lane::Xdp => ("putting XDP at interfaces", "see whether `ip link` answers"),
         };
         Fault::new(format!("{what} takes longer than {seconds} s"), remedy)
     }

@@ -190,7 +190,8 @@ impl InForce {
     pub(super) fn suits_listener(&self, new: &Prepared) -> bool {
         let (old, settings) = (self.settings(), &new.config.settings);
         let of_listener = |knock: &KnockSettings| {
-            (knock.port, knock.burst, knock.per_second, knock.interfaces.clone())
+            let makes_xdp = !knock.xdp.is_empty();
+            (knock.port, knock.burst, knock.per_second, knock.interfaces.clone(), makes_xdp)
         };
         of_listener(&old.knock) == of_listener(&settings.knock)
             && self.config().keys.is_same(&new.config.keys)

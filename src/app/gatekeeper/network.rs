@@ -45,6 +45,9 @@ impl Gatekeeper {
             let addresses = own_addresses(&current.ready.wanted, &network.addresses);
             self.out.push(Output::SendAddresses(current.id, addresses));
         }
+        if network.up != self.in_force.network().up {
+            self.xdp.look_again();
+        }
         let before = self.in_force.refused();
         self.in_force.set_network(network);
         self.policy.set_own(self.in_force.never_granted());

@@ -58,6 +58,7 @@ impl ListenerPackets {
                     .saturating_add(other_tally.filtered.unknown_tag),
                 length: mine.filtered.length.saturating_add(other_tally.filtered.length),
             },
+            xdp: mine.xdp.saturating_add(other_tally.xdp),
             read: mine.read.saturating_add(other_tally.read),
             lost: mine.lost.saturating_add(other_tally.lost),
             doors: mine.doors.saturating_add(other_tally.doors),
@@ -72,6 +73,11 @@ impl ListenerPackets {
         let mut reported = self.tally();
         reported.rejected.add(Reject::Dropped, std::mem::take(&mut reported.waiting));
         ListenerPackets { reported, handed: self.handed, handed_before: self.handed }
+    }
+
+    /// Packets that XDP dropped. They are in the other numbers.
+    pub(super) fn xdp(&self) -> u64 {
+        self.reported.xdp
     }
 
     /// Packets that the kernel dropped for want of room.
@@ -128,6 +134,7 @@ impl KnockEnds {
         let undecided = packets.handed.saturating_sub(self.sum());
         let mut filtered = Counters::default();
         filtered.add(Reject::UnknownTag, tally.filtered.unknown_tag);
+        filtered.add(Reject::UnknownTag, tally.xdp);
         filtered.add(Reject::Length, tally.filtered.length);
         let mut all = filtered;
         for reject in Reject::ALL {

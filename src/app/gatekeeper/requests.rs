@@ -203,6 +203,8 @@ impl Gatekeeper {
             state: self.journal.describe().to_owned(),
             clock: challenges.map_or_else(|| "sure".to_owned(), challenge_text),
             ahead: Vec::new(),
+            xdp: self.xdp.status(),
+            xdp_dropped: self.listeners.packets().xdp(),
             degraded: self.limitations(now),
             break_glass: settings.firewall.break_glass.iter().map(ToString::to_string).collect(),
             services: settings.services.len(),
@@ -243,6 +245,7 @@ impl Gatekeeper {
                 false => format!("interface {name} is not there: no knock is heard on it"),
             });
         }
+        all.extend(self.xdp.limitations());
         let barred = self.barred();
         if barred > 0 {
             all.push(format!(

@@ -2,8 +2,9 @@
 //! poll blocks.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -27,6 +28,7 @@ use crate::edge::hooks::Hooks;
 use crate::edge::log::{Log, LogEvent};
 use crate::edge::network_watch::NetworkWatch;
 use crate::edge::worker::Worker;
+use crate::edge::xdp::XdpLinks;
 use crate::edge::{addresses, clock, neighbours, one_time, routes, service_manager, sys};
 
 /// The longest wait at shutdown for the reader of the log.
@@ -47,6 +49,9 @@ pub(super) struct Server {
     listeners: BTreeMap<ListenerId, ListenerProcess>,
     /// The socket of systemd that starts listeners, if they are not our children.
     listener_socket: Option<PathBuf>,
+    /// The programs at interfaces, which a task changes, and the newest one for them.
+    xdp_links: Arc<Mutex<XdpLinks>>,
+    xdp_program: Option<ListenersProgram>,
     /// Listeners that were killed and have not been reaped.
     dying: Vec<ListenerProcess>,
     runner: Runner,
@@ -68,6 +73,12 @@ struct Ready {
     network: bool,
     firewall: bool,
     tasks: bool,
+}
+
+/// A program for interfaces. It outlives its listener, until the next one has taken over.
+struct ListenersProgram {
+    of: ListenerId,
+    program: Arc<OwnedFd>,
 }
 
 /// The descriptors opened at the start.
@@ -142,6 +153,8 @@ impl Server {
             look_again: false,
             listeners: BTreeMap::from([(ListenerId(0), listener)]),
             listener_socket,
+            xdp_links: Arc::default(),
+            xdp_program: None,
             dying: Vec::new(),
             runner: Runner::with_umask(umask),
             hooks: Hooks::start(hooks, log.handle()),
@@ -394,10 +407,28 @@ impl Server {
         self.look_again = look.is_err();
     }
 
+    /// The program for interfaces of this listener, which may be gone.
+    fn program_of(&mut self, listener: Option<ListenerId>) -> Option<Arc<OwnedFd>> {
+        let Some(of) = listener else {
+            self.xdp_program = None;
+            return None;
+        };
+        if let Some(ListenerProcess { xdp: Some(program), .. }) = self.listeners.get(&of) {
+            self.xdp_program = Some(ListenersProgram { of, program: Arc::clone(program) });
+        }
+        let kept = self.xdp_program.as_ref().filter(|kept| kept.of == of)?;
+        Some(Arc::clone(&kept.program))
+    }
+
     fn start_task(&mut self, id: TaskId, task: Task) {
         let lane = task.lane().name();
-        let guard = self.guard.clone();
-        let job = move || Event::TaskDone { id, result: do_task(task, &guard) };
+        let program = match &task {
+            Task::Xdp(target) => self.program_of(target.listener),
+            _ => None,
+        };
+        let tools =
+            Tools { guard: self.guard.clone(), links: Arc::clone(&self.xdp_links), program };
+        let job = move || Event::TaskDone { id, result: do_task(task, &tools) };
         let started = self.worker.start(lane, Box::new(job));
         if let Err(fault) = started {
             // The deadline reports the failure too; this line has the reason.
@@ -407,23 +438,31 @@ impl Server {
     }
 }
 
+/// What tasks change.
+struct Tools {
+    guard: NftGuard,
+    links: Arc<Mutex<XdpLinks>>,
+    /// The program for them.
+    program: Option<Arc<OwnedFd>>,
+}
+
 /// Runs a task in its own thread; may block. Each thread would keep what a long list or file took.
-fn do_task(task: Task, guard: &NftGuard) -> TaskResult {
+fn do_task(task: Task, tools: &Tools) -> TaskResult {
     let takes_much = match &task {
         Task::ReadClients(_) | Task::Load(..) => true,
         Task::Guard(task) => !matches!(task, GuardTask::Check),
         Task::State(job) => job.reads_all(),
         Task::Join(_) => true,
-        Task::UseUp(_) | Task::LookAtFirewall { .. } => false,
+        Task::UseUp(_) | Task::LookAtFirewall { .. } | Task::Xdp(_) => false,
     };
-    let result = run_task(task, guard);
+    let result = run_task(task, tools);
     if takes_much {
         sys::give_back_memory();
     }
     result
 }
 
-fn run_task(task: Task, guard: &NftGuard) -> TaskResult {
+fn run_task(task: Task, tools: &Tools) -> TaskResult {
     match task {
         Task::ReadClients(known) => {
             TaskResult::Clients(load::clients_again(&known.files, &known.clients))
@@ -431,7 +470,13 @@ fn run_task(task: Task, guard: &NftGuard) -> TaskResult {
         Task::Load(path, known) => {
             TaskResult::Loaded(prepare::prepare(&path, Some(&known)).map(Box::new))
         }
-        Task::Guard(task) => TaskResult::Guard(guard.run(task)),
+        Task::Guard(task) => TaskResult::Guard(tools.guard.run(task)),
+        Task::Xdp(target) => {
+            let mut links = tools.links.lock().unwrap_or_else(PoisonError::into_inner);
+            let program = tools.program.as_ref().map(|program| program.as_fd());
+            let states = links.bring(&target.interfaces, program);
+            TaskResult::Xdp(target, states)
+        }
         Task::LookAtFirewall { prepared, service, v6 } => {
             let settings = &prepared.config.settings;
             TaskResult::LookedAtFirewall(own_firewall::why_useless(settings, service, v6))

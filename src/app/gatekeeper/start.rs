@@ -12,7 +12,8 @@ use super::process::ThisHost;
 use super::rights::Rights;
 use super::serve::{Server, Sources};
 use super::{
-    CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, Trial, process, rights,
+    CHECK, Commands, Gatekeeper, Guard, Host, InForce, Journal, Listeners, Trial, Xdp, process,
+    rights,
 };
 use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerStart};
 use crate::app::metrics::service::MetricsThread;
@@ -89,6 +90,7 @@ impl Gatekeeper {
             closing: Default::default(),
             commands: Commands::new(beginning.openings),
             listeners: Listeners::with_first(beginning.day, &prepared, beginning.listener),
+            xdp: Xdp::default(),
             host: beginning.host,
             in_force,
             doors: Default::default(),

@@ -25,3 +25,4 @@ mod simulator;
 mod time;
 mod trial;
 mod walk;
+mod xdp;

@@ -26,6 +26,8 @@ pub(super) struct ListenerSetup {
     /// The number of clients to expect.
     pub(super) clients: u32,
     pub(super) kernel_tags: Option<KernelTags>,
+    /// True if it makes a program for interfaces too.
+    pub(super) makes_xdp: bool,
     /// Made for the first clients: their tags are computed while the gatekeeper derives the keys of
     /// the next ones.
     pub(super) engine: Option<Engine>,
@@ -141,6 +143,7 @@ impl ListenerSetup {
                 self.filter.outgoing = outgoing;
                 self.filter.steps.extend(steps);
             }
+            ToListener::MakeXdp => self.makes_xdp = true,
             ToListener::Stop | ToListener::Sequence { .. } | ToListener::Go { .. } => return None,
             ToListener::Forget { .. } => return None,
             ToListener::Verdict { .. } | ToListener::AskCounters => return None,

@@ -32,6 +32,8 @@ pub(in crate::app) struct ListenerSpec {
     pub(in crate::app) debug: bool,
     pub(in crate::app) addresses: Vec<OwnAddress>,
     pub(in crate::app) filter: FilterSpec,
+    /// True if it makes a program for interfaces too.
+    pub(in crate::app) makes_xdp: bool,
     /// What it has once it is ready: also the interfaces that it captures on.
     pub(in crate::app) ready: ListenerReady,
     /// The user and group id that it changes to.
@@ -66,6 +68,7 @@ impl SetupFeed {
         first.extend(filter_messages(spec.filter));
         let indexes = spec.ready.indexes.iter();
         first.extend(indexes.map(|index| ToListener::Capture { interface: *index }));
+        first.extend(spec.makes_xdp.then_some(ToListener::MakeXdp));
         let go = Some(ToListener::Go { user: spec.user });
         SetupFeed { sealed, clients, day: spec.day, last: None, first, go }
     }
@@ -169,6 +172,7 @@ mod tests {
             debug: false,
             addresses: Vec::new(),
             filter: FilterSpec::default(),
+            makes_xdp: false,
             ready: ListenerReady::default(),
             user: None,
         });

@@ -21,6 +21,13 @@ fn overview() -> GatewayOverview {
         rejected: vec![("unknown-tag".to_owned(), 30), ("policy".to_owned(), 10)],
         filtered: vec![("unknown-tag".to_owned(), 25)],
     };
+    let at = |interface: &str, mode: &str| XdpStatus {
+        interface: interface.to_owned(),
+        mode: mode.to_owned(),
+        why: (mode == "none").then(|| "there is none".to_owned()),
+    };
+    status.xdp = vec![at("eth0", "native"), at("wg0", "none")];
+    status.xdp_dropped = 21;
     let service =
         |name: &str, grants| ServiceGrants { service: name.to_owned(), grants, max_grants: 4096 };
     GatewayOverview {
@@ -74,7 +81,8 @@ pub(crate) fn samples(text: &str, form: MetricsForm) -> BTreeMap<String, u64> {
         for label in labels.split(',').filter(|label| !label.is_empty()) {
             let (label, value) = label.split_once("=\"").expect("a label");
             assert!(
-                ["version", "verdict", "reason", "event", "service"].contains(&label),
+                ["version", "verdict", "reason", "event", "service", "interface", "mode"]
+                    .contains(&label),
                 "{label}"
             );
             assert!(value.ends_with('"') && value.matches('"').count() == 1, "{value}");
@@ -95,6 +103,9 @@ fn both_forms_are_read_by_a_strict_parser_and_say_the_same() {
     assert_eq!(open["toctoc_events_total{event=\"alarm\"}"], 1);
     assert_eq!(open["toctoc_rejected_total{reason=\"quota\"}"], 0, "also what never happened");
     assert_eq!(open["toctoc_filtered_total{reason=\"unknown-tag\"}"], 25);
+    assert_eq!(open["toctoc_xdp_dropped_total"], 21);
+    assert_eq!(open["toctoc_xdp{interface=\"eth0\",mode=\"native\"}"], 1);
+    assert_eq!(open["toctoc_xdp{interface=\"wg0\",mode=\"none\"}"], 0);
     assert!(open.len() > 40, "{open:#?}");
 }
 

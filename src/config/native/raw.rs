@@ -65,6 +65,7 @@ pub(super) struct RawGateway {
 pub(super) struct RawKnock {
     pub(super) port: At<i64>,
     pub(super) interfaces: At<List>,
+    pub(super) xdp: At<List>,
     pub(super) silent: Option<bool>,
     pub(super) max_age: At<Seconds>,
     pub(super) max_ahead: At<Seconds>,

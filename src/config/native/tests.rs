@@ -187,6 +187,19 @@ fn each_mistake_is_reported_with_its_place_and_a_remedy() {
             "t.toml:2:15: `a/b` cannot stand in `interfaces`",
             "ip link",
         ),
+        ("[knock]\nxdp = [\"any\"]\n", "t.toml:2:8: `any` stands in `xdp`", "name the interfaces"),
+        (
+            "[knock]\ninterfaces = [\"eth0\"]\nxdp = [\"eth0\", \"eth1\"]\n",
+            "t.toml:3:16: `eth1` is in `xdp` and not in `interfaces`",
+            "add it",
+        ),
+        ("[knock]\nxdp = [\"a\", \"a\"]\n", "t.toml:2:13: this interface is named twice", "remove"),
+        ("[knock]\nxdp = [\"a/b\"]\n", "t.toml:2:8: `a/b` cannot stand in `xdp`", "ip link"),
+        (
+            "[knock]\nsilent = false\nxdp = [\"eth0\"]\n",
+            "t.toml:3:7: `xdp` stands beside `silent = false`",
+            "silent = true",
+        ),
         (
             "[knock]\nsilent = 1\n",
             "t.toml:2:10: true or false must stand here, not the number `1`",
@@ -538,6 +551,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     .filter(|_| silent)
                     .collect(),
                 per_second: burst,
+                xdp: if silent { vec!["eth1".into()] } else { Vec::new() },
                 interfaces: if silent {
                     vec!["any".into()]
                 } else {

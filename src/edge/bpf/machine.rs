@@ -20,6 +20,20 @@ impl Packet {
         Self { bytes, protocol, kind: TO_THIS_HOST, vlan: None, hardware: 1 }
     }
 
+    /// The Ethernet frame in which it comes to an interface.
+    pub fn frame(&self) -> Vec<u8> {
+        // Of the addresses only the bit counts that says: to several machines.
+        let to = if matches!(self.kind, 1 | 2) { [0xff; 6] } else { [2, 0, 0, 0, 0, 7] };
+        let mut frame = [to, [2, 0, 0, 0, 0, 1]].concat();
+        if let Some(tag) = self.vlan {
+            frame.extend([0x81, 0]);
+            frame.extend((tag as u16).to_be_bytes());
+        }
+        frame.extend((self.protocol as u16).to_be_bytes());
+        frame.extend(&self.bytes);
+        frame
+    }
+
     fn load(&self, at: u32, size: u32) -> Option<u32> {
         match at {
             ancillary::PROTOCOL => Some(self.protocol),

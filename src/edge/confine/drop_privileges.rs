@@ -78,6 +78,9 @@ const REFUSED: &[libc::c_long] = &[
 /// What the filter of a listener that is our child takes of bpf(2), of all that this call can do:
 /// make a map, and load a program.
 const FOR_FILTER: [u64; 2] = [0, 5];
+/// What we take of it ourselves, for XDP: to put a listener's program at an interface, and to
+/// exchange it.
+const FOR_LINKS: [u64; 2] = [28, 29];
 
 /// New namespaces for a new process. In a user namespace of its own it would have every capability,
 /// and reach far more of the kernel.
@@ -152,16 +155,16 @@ fn programs(arch: TargetArch, is_listener_apart: bool) -> Result<[BpfProgram; 2]
         clone.push(SeccompRule::new(vec![condition])?);
     }
     rules.insert(libc::SYS_clone, clone);
-    let mut bpf = Vec::new();
+    let mut left = Vec::from(FOR_LINKS);
     if !is_listener_apart {
-        let mut others = Vec::new();
-        for command in FOR_FILTER {
-            let is_other = SeccompCmpOp::Ne;
-            others.push(SeccompCondition::new(0, SeccompCmpArgLen::Dword, is_other, command)?);
-        }
-        bpf.push(SeccompRule::new(others)?);
+        left.extend(FOR_FILTER);
     }
-    rules.insert(libc::SYS_bpf, bpf);
+    let mut others = Vec::new();
+    for command in left {
+        let is_other = SeccompCmpOp::Ne;
+        others.push(SeccompCondition::new(0, SeccompCmpArgLen::Dword, is_other, command)?);
+    }
+    rules.insert(libc::SYS_bpf, vec![SeccompRule::new(others)?]);
     // A filter cannot read the flags of clone3, which are in memory. On a kernel without it, as
     // this one seems to be, the C library takes clone.
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
@@ -264,13 +267,14 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn of_bpf_only_what_the_filter_of_a_listener_takes_is_left_and_only_if_that_is_our_child() {
+    fn of_bpf_only_links_are_left_and_what_a_listeners_filter_takes_if_that_is_our_child() {
         const ALLOW: u32 = 0x7fff_0000;
         const REFUSE: u32 = 0x0005_0000 | libc::EPERM as u32;
         for is_listener_apart in [false, true] {
             let [program, _] = programs(TargetArch::x86_64, is_listener_apart).unwrap();
             for command in 0..40 {
-                let is_left = !is_listener_apart && (command == 0 || command == 5);
+                let is_left =
+                    matches!(command, 28 | 29) || !is_listener_apart && matches!(command, 0 | 5);
                 let expected = if is_left { ALLOW } else { REFUSE };
                 for call in [libc::SYS_bpf, libc::SYS_bpf | SECOND_NUMBER.unwrap()] {
                     assert_eq!(answer(&program, call, command), expected, "{command}");

@@ -87,6 +87,10 @@ pub(super) enum Helper {
     FindInMap = 1,
     ProcessorNumber = 8,
     LoadBytes = 26,
+    /// The length of a frame at an interface.
+    FrameLength = 188,
+    /// As `LoadBytes`, of a frame at an interface.
+    LoadFrameBytes = 189,
 }
 
 // Classes of instructions.

@@ -6,10 +6,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use zeroize::Zeroizing;
 
-use super::{TagFilter, program};
+use super::{Instruction, TagFilter, program};
 use crate::core::keyring::SharedTags;
 use crate::edge::bpf::FilterSpec;
-use crate::edge::sys;
+use crate::edge::sys::{self, PacketProgram};
 
 /// Bytes of the verifier's account that are kept if it refuses the program.
 const LOG: usize = 64 << 10;
@@ -32,30 +32,46 @@ pub enum NotLoaded {
 impl TagMap {
     /// A table with room for so many tags.
     pub fn new(tags: usize) -> Result<Self, NotLoaded> {
-        let lines = u32::try_from(SharedTags::lines_for(tags)).map_err(|_| too_large())?;
-        let (map, memory) = sys::shared_lines(lines).map_err(|error| why(error, String::new()))?;
-        let tags = SharedTags::new(memory).ok_or_else(too_large)?;
+        let lines = SharedTags::lines_for(tags);
+        let lines = u32::try_from(lines).map_err(|_| NotLoaded::too_large())?;
+        let (map, memory) =
+            sys::shared_lines(lines, *b"toctoc_tags\0\0\0\0\0").map_err(NotLoaded::without_log)?;
+        let tags = SharedTags::new(memory).ok_or_else(NotLoaded::too_large)?;
         Ok(Self { map, tags })
     }
 
     /// Loads the program for `spec` and these tags.
     pub fn load(&self, spec: &FilterSpec, mask: &[u8; 32]) -> Result<OwnedFd, NotLoaded> {
-        let filter = TagFilter { mask, tags: &self.tags, map: self.map.as_raw_fd() };
-        let program = program(spec, &filter).ok_or_else(too_large)?;
-        let mut code = Zeroizing::new(Vec::with_capacity(program.len()));
-        code.extend(program.iter().map(|instruction| instruction.encode()));
-        sys::load_packet_program(&code, &mut []).map_err(|error| {
-            // Again, for what the verifier says: that takes time and memory.
-            let mut log = vec![0; LOG];
-            let _ = sys::load_packet_program(&code, &mut log);
-            let end = log.iter().position(|byte| *byte == 0).unwrap_or(LOG);
-            why(error, String::from_utf8_lossy(&log[..end]).into_owned())
-        })
+        let program = program(spec, &self.filter(mask)).ok_or_else(NotLoaded::too_large)?;
+        load(PacketProgram::Filter, &program)
+    }
+
+    /// What a program needs to know these tags.
+    pub fn filter<'a>(&'a self, mask: &'a [u8; 32]) -> TagFilter<'a> {
+        TagFilter { mask, tags: &self.tags, map: self.map.as_raw_fd() }
     }
 }
 
-fn too_large() -> NotLoaded {
-    NotLoaded::Refused { error: io::Error::from_raw_os_error(libc::E2BIG), log: String::new() }
+pub(super) fn load(kind: PacketProgram, program: &[Instruction]) -> Result<OwnedFd, NotLoaded> {
+    let mut code = Zeroizing::new(Vec::with_capacity(program.len()));
+    code.extend(program.iter().map(|instruction| instruction.encode()));
+    sys::load_packet_program(kind, &code, &mut []).map_err(|error| {
+        // Again, for what the verifier says: that takes time and memory.
+        let mut log = vec![0; LOG];
+        let _ = sys::load_packet_program(kind, &code, &mut log);
+        let end = log.iter().position(|byte| *byte == 0).unwrap_or(LOG);
+        why(error, String::from_utf8_lossy(&log[..end]).into_owned())
+    })
+}
+
+impl NotLoaded {
+    pub(super) fn too_large() -> NotLoaded {
+        NotLoaded::without_log(io::Error::from_raw_os_error(libc::E2BIG))
+    }
+
+    pub(super) fn without_log(error: io::Error) -> NotLoaded {
+        why(error, String::new())
+    }
 }
 
 fn why(error: io::Error, log: String) -> NotLoaded {

@@ -2,17 +2,19 @@
 //! that ours use. It goes by RFC 9669 and not by the assembler. It panics where the kernel's
 //! verifier would refuse a program: memory out of bounds or never written, registers never written.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Instruction;
+use super::{Instruction, OwnAddresses};
 use crate::core::keyring::SharedTags;
 use crate::edge::bpf::machine::Packet;
 
-/// Addresses: the context, the stack's end, the values of the map, and the map itself.
+/// Addresses: the context, the stack's end, the values of the maps, and the maps themselves.
 const CONTEXT: u64 = 1 << 32;
 const STACK: u64 = 2 << 32;
-const VALUES: u64 = 3 << 32;
-const MAP: u64 = 4 << 32;
+const MAP: u64 = 3 << 32;
+const OWN_MAP: u64 = 4 << 32;
+const VALUES: u64 = 5 << 32;
+const OWN_VALUES: u64 = 6 << 32;
 const STACK_SIZE: usize = 512;
 const VALUE_SIZE: u64 = 64;
 
@@ -22,6 +24,7 @@ pub struct Machine<'a> {
     tags: &'a SharedTags,
     /// The descriptor by which the program knows the memory of `tags`.
     map: i32,
+    interface: Option<Interface<'a>>,
     processor: u32,
     registers: [Option<u64>; 11],
     stack: [Option<u8>; STACK_SIZE],
@@ -29,7 +32,16 @@ pub struct Machine<'a> {
     pub steps: u64,
 }
 
+/// What a program at an interface has.
+struct Interface<'a> {
+    frame: Vec<u8>,
+    own: &'a OwnAddresses,
+    /// The descriptor by which the program knows the memory of `own`.
+    map: i32,
+}
+
 impl<'a> Machine<'a> {
+    /// For a program at a socket.
     pub fn new(
         program: &'a [Instruction], packet: &'a Packet, tags: &'a SharedTags, map: i32,
         processor: u32,
@@ -37,11 +49,17 @@ impl<'a> Machine<'a> {
         let mut registers = [None; 11];
         registers[1] = Some(CONTEXT);
         registers[10] = Some(STACK);
-        let stack = [None; STACK_SIZE];
-        Self { program, packet, tags, map, processor, registers, stack, steps: 0 }
+        let (stack, interface) = ([None; STACK_SIZE], None);
+        Self { program, packet, tags, map, interface, processor, registers, stack, steps: 0 }
     }
 
-    /// The number of bytes that the program accepts.
+    /// For a program at an interface.
+    pub fn at_interface(self, own: &'a OwnAddresses, map: i32) -> Self {
+        let interface = Interface { frame: self.packet.frame(), own, map };
+        Self { interface: Some(interface), ..self }
+    }
+
+    /// The number of bytes that the program accepts, or what it does at an interface.
     pub fn run(&mut self) -> u32 {
         let mut at = 0;
         loop {
@@ -53,13 +71,19 @@ impl<'a> Machine<'a> {
             match code & 7 {
                 0 => match code & 0xe0 {
                     0x00 => {
-                        assert_eq!((code, from, immediate), (0x18, 1, self.map), "a map");
+                        assert_eq!((code, from), (0x18, 1), "a map");
                         assert_eq!(self.program[at], Instruction::default());
-                        self.registers[to] = Some(MAP);
+                        let own = self.interface.as_ref().map(|interface| interface.map);
+                        self.registers[to] = Some(match immediate {
+                            map if map == self.map => MAP,
+                            map if Some(map) == own => OWN_MAP,
+                            map => panic!("map {map}"),
+                        });
                         at += 1;
                     }
                     mode => {
                         assert_eq!(self.registers[6], Some(CONTEXT), "needed by this load");
+                        assert!(self.interface.is_none(), "only at a socket");
                         let index = if mode == 0x40 { self.register(from) as u32 } else { 0 };
                         let place = index.wrapping_add(immediate.cast_unsigned());
                         let Some(value) = self.packet_number(place, size(code)) else { return 0 };
@@ -169,27 +193,43 @@ impl<'a> Machine<'a> {
     fn call(&mut self, function: i32) {
         let result = match function {
             1 => {
-                assert_eq!(self.register(1), MAP);
+                let (values, lines) = match self.register(1) {
+                    MAP => (VALUES, self.tags.memory_lines()),
+                    OWN_MAP => (OWN_VALUES, OwnAddresses::MEMORY_LINES),
+                    map => panic!("{map:x} is no map"),
+                };
                 let line = self.load(self.register(2), 4);
-                if line < self.tags.memory_lines() { VALUES + VALUE_SIZE * line } else { 0 }
+                if line < lines { values + VALUE_SIZE * line } else { 0 }
             }
             8 => self.processor.into(),
-            26 => self.load_bytes(),
+            26 if self.interface.is_none() => self.load_bytes(),
+            189 if self.interface.is_some() => self.load_bytes(),
+            188 => {
+                let interface = self.interface.as_ref().expect("only at an interface");
+                interface.frame.len() as u64
+            }
             function => panic!("function {function}"),
         };
         self.registers[..6].fill(None);
         self.registers[0] = Some(result);
     }
 
-    /// bpf_skb_load_bytes.
+    /// bpf_skb_load_bytes and bpf_xdp_load_bytes.
     fn load_bytes(&mut self) -> u64 {
         let [context, at, to, length] = [1, 2, 3, 4].map(|number| self.register(number));
         assert_eq!(context, CONTEXT);
         let (at, length) = (at as usize, length as usize);
-        match self.packet.bytes.get(at..).and_then(|rest| rest.get(..length)) {
+        let packet = match &self.interface {
+            Some(interface) => &interface.frame,
+            None => &self.packet.bytes,
+        };
+        match packet.get(at..).and_then(|rest| rest.get(..length)) {
             Some(bytes) => {
+                // Such a call needs no alignment.
                 let bytes = bytes.to_vec();
-                self.store(to, &bytes);
+                for (place, byte) in (to..).zip(&bytes) {
+                    self.store(place, &[*byte]);
+                }
                 0
             }
             None => i64::from(-libc::EFAULT).cast_unsigned(),
@@ -198,12 +238,11 @@ impl<'a> Machine<'a> {
 
     fn load(&self, address: u64, size: usize) -> u64 {
         if address >= VALUES {
-            assert_eq!((size, address % 8), (8, 0));
-            let word = self.tags.memory_word((address - VALUES) / 8);
-            return word.load(Ordering::Relaxed);
+            assert_eq!(size, 8);
+            return self.word(address).load(Ordering::Relaxed);
         }
         if (CONTEXT..CONTEXT + 1000).contains(&address) {
-            assert_eq!(size, 4);
+            assert!(size == 4 && self.interface.is_none());
             let packet = self.packet;
             return match address - CONTEXT {
                 0 => packet.bytes.len() as u64,
@@ -230,8 +269,16 @@ impl<'a> Machine<'a> {
     }
 
     fn add(&self, address: u64, value: u64) {
+        self.word(address).fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// A word of a map's values.
+    fn word(&self, address: u64) -> &'static AtomicU64 {
         assert!(address >= VALUES && address.is_multiple_of(8));
-        self.tags.memory_word((address - VALUES) / 8).fetch_add(value, Ordering::Relaxed);
+        match address.checked_sub(OWN_VALUES) {
+            None => self.tags.memory_word((address - VALUES) / 8),
+            Some(at) => self.interface.as_ref().expect("its map").own.memory_word(at / 8),
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! The filters beside the engine, with the published test keys, for tests and fuzzing: what the
-//! program may drop is what the engine would reject before it knows whose it is.
+//! program may drop is what the engine would reject before it knows whose it is. What the program
+//! at an interface may drop is of that what is plainly to this machine.
+
+use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
 use super::machine::Machine;
-use super::{Instruction, TagFilter, program};
+use super::{Instruction, OwnAddresses, TagFilter, program, xdp};
 use crate::core::door::{Step, TcpFlags};
 use crate::core::engine::{Engine, KnownClient, SealedSetup, Setup};
 use crate::core::keyring::SharedTags;
@@ -17,14 +20,23 @@ use crate::edge::bpf::machine::{Packet, run};
 use crate::edge::bpf::{self, FilterSpec};
 
 pub const PORT: u16 = 62201;
-/// The descriptor by which the program knows its map.
+/// The descriptors by which the programs know their maps.
 const MAP: i32 = 33;
+const OWN: i32 = 34;
+/// This machine's addresses.
+pub const OURS: [&str; 2] = ["203.0.113.1", "2001:db8:1::1"];
+/// PACKET_OTHERHOST: to another machine on the link.
+const TO_ANOTHER: u32 = 3;
+/// PACKET_OUTGOING.
+const SENT: u32 = 4;
 
 /// A gateway with one client and a door for each step.
 pub struct Oracle {
     pub spec: FilterSpec,
     pub tags: SharedTags,
     pub program: Zeroizing<Vec<Instruction>>,
+    pub own: OwnAddresses,
+    pub(super) at_interface: Zeroizing<Vec<Instruction>>,
     classic: Vec<bpf::Instruction>,
     engine: Engine,
 }
@@ -49,6 +61,7 @@ impl Oracle {
         let realm = test_vectors::realm();
         let filter = TagFilter { mask: realm.knock_mask(), tags: &tags, map: MAP };
         let program = program(&spec, &filter).expect("a program");
+        let at_interface = xdp::program(PORT, &filter, OWN).expect("a program");
         let mut engine = Engine::new(Setup {
             sealed: Some(SealedSetup {
                 keys: test_vectors::gateway(),
@@ -60,10 +73,12 @@ impl Oracle {
             doors: steps.iter().map(door).collect(),
             ..Setup::default()
         });
-        let ours = ["203.0.113.1", "2001:db8:1::1"].map(|ip| ip.parse().expect("an address"));
+        let ours: [IpAddr; 2] = OURS.map(|ip| ip.parse().expect("an address"));
+        let own = OwnAddresses::for_tests();
+        own.set(&ours);
         engine.set_addresses(ours.to_vec(), ours.to_vec());
         let classic = bpf::program(&spec);
-        Self { spec, tags, program, classic, engine }
+        Self { spec, tags, program, own, at_interface, classic, engine }
     }
 
     pub fn classic(&self, packet: &Packet) -> u32 {
@@ -75,18 +90,42 @@ impl Oracle {
         Machine::new(&self.program, packet, &self.tags, MAP, 3).run()
     }
 
-    /// Asserts that both filters and the engine agree about a packet. Returns what the program did.
+    /// True if the program at an interface drops a packet.
+    pub fn is_dropped_early(&self, packet: &Packet) -> bool {
+        let machine = Machine::new(&self.at_interface, packet, &self.tags, MAP, 3);
+        match machine.at_interface(&self.own, OWN).run().cast_signed() {
+            xdp::DROP => true,
+            xdp::PASS => false,
+            action => panic!("action {action}"),
+        }
+    }
+
+    /// Asserts that all filters and the engine agree about a packet. Returns what the program of
+    /// the sockets did.
     pub fn check(&mut self, packet: &Packet) -> u32 {
+        let before = self.own.dropped();
+        // What this machine sends comes to no interface.
+        let early = packet.kind != SENT && self.is_dropped_early(packet);
+        assert_eq!(self.own.dropped() - before, u64::from(early), "each drop is counted");
+        if early {
+            assert!(self.own.has(destination(&packet.bytes)), "the interface dropped another's");
+            assert!(packet.vlan.is_none(), "the interface dropped a VLAN's");
+        }
         let dropped = |tags: &SharedTags| tags.dropped().unknown_tag;
         let (classic, before) = (self.classic(packet), dropped(&self.tags));
         let tagged = self.tagged(packet);
         if classic != bpf::WHOLE {
             assert_eq!(tagged, classic, "what is no sealed knock is as it was");
+            assert!(!early || packet.kind == TO_ANOTHER, "the interface dropped no sealed knock");
             return tagged;
         }
         let judged = self.judge(&packet.bytes);
         assert!(tagged == 0 || tagged == classic);
         assert!(tagged != 0 || !judged.mattered, "the filter dropped what matters");
+        assert!(!early || tagged == 0, "the interface dropped what the filter passes");
+        if judged.unknown == 1 && judged.datagrams == 1 && packet.vlan.is_none() {
+            assert!(early || tagged != 0, "plain junk passed the interface");
+        }
         if judged.unknown == judged.datagrams && !judged.mattered {
             assert_eq!(tagged, 0, "junk passed the filter");
             assert_eq!(dropped(&self.tags) - before, judged.unknown);
@@ -111,6 +150,14 @@ impl Oracle {
             unknown: new(Reject::UnknownTag),
             mattered: is_clients || !actions.is_empty(),
         }
+    }
+}
+
+/// The destination of an IP packet.
+fn destination(packet: &[u8]) -> IpAddr {
+    match packet[0] >> 4 {
+        4 => <[u8; 4]>::try_from(&packet[16..20]).expect("four bytes").into(),
+        _ => <[u8; 16]>::try_from(&packet[24..40]).expect("sixteen bytes").into(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use capctl::{Cap, CapState};
 
 use super::machine::Machine;
-use super::oracle::{Oracle, PORT};
+use super::oracle::{OURS, Oracle, PORT};
 use super::*;
 use crate::core::keyring::FilterDrops;
 use crate::core::packet::udp_checksum;
@@ -16,6 +16,7 @@ use crate::edge::bpf::machine::Packet;
 use crate::edge::sys;
 
 mod cases;
+mod interface;
 mod random;
 
 const DROPPED: u32 = 0;
@@ -68,6 +69,17 @@ fn in_kernel(oracle: &Oracle) -> Option<(TagMap, OwnedFd)> {
         Ok(program) => Some((map, program)),
         Err(why) => panic!("{why}"),
     }
+}
+
+/// The program of `oracle` for an interface in the kernel, and its memories. `None` as for
+/// [`in_kernel`].
+fn at_interface(oracle: &Oracle) -> Option<(TagMap, XdpMap, OwnedFd)> {
+    let (tags, _) = in_kernel(oracle)?;
+    let map = XdpMap::new().unwrap_or_else(|why| panic!("{why}"));
+    map.addresses.set(&OURS.map(|ip| ip.parse().unwrap()));
+    let loaded = map.load(PORT, &tags.filter(test_vectors::realm().knock_mask()));
+    let program = loaded.unwrap_or_else(|why| panic!("{why}"));
+    Some((tags, map, program))
 }
 
 /// An Ethernet frame to a device with an address of zeros.

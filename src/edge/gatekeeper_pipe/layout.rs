@@ -61,6 +61,7 @@ impl Message for ToListener {
             Self::Stop => Fields::of(14),
             Self::Release { capture } => Fields::of(15).u16(capture),
             Self::Forget { tag } => Fields::of(16).put(&tag),
+            Self::MakeXdp => Fields::of(17),
         };
         fields.finish()
     }
@@ -110,6 +111,7 @@ impl Message for ToListener {
             14 => Self::Stop,
             15 => Self::Release { capture: r.u16()? },
             16 => Self::Forget { tag: r.array()? },
+            17 => Self::MakeXdp,
             _ => return None,
         };
         reader.finish().map(|()| message)
@@ -283,17 +285,18 @@ impl Message for ToGatekeeper {
             Self::Alarm { client, first, again } => {
                 Fields::of(10).put(&client.0).source(first).source(again)
             }
-            Self::Counters(Tally { rejected, filtered, read, lost, doors, waiting }) => {
+            Self::Counters(Tally { rejected, filtered, xdp, read, lost, doors, waiting }) => {
                 let mut fields = Fields::of(11);
                 for count in rejected.0 {
                     fields = fields.u64(count);
                 }
                 fields = fields.u64(filtered.unknown_tag).u64(filtered.length);
-                fields.u64(read).u64(lost).u64(doors).u64(waiting)
+                fields.u64(xdp).u64(read).u64(lost).u64(doors).u64(waiting)
             }
             Self::Down { capture } => Fields::of(12).u16(capture),
             Self::Suppressed { count } => Fields::of(15).u64(count),
             Self::Refused { source } => Fields::of(13).ip(source),
+            Self::Xdp => Fields::of(16),
         };
         fields.finish()
     }
@@ -337,6 +340,7 @@ impl Message for ToGatekeeper {
                 Self::Counters(Tally {
                     rejected: Counters(counters),
                     filtered: FilterDrops { unknown_tag: r.u64()?, length: r.u64()? },
+                    xdp: r.u64()?,
                     read: r.u64()?,
                     lost: r.u64()?,
                     doors: r.u64()?,
@@ -346,6 +350,7 @@ impl Message for ToGatekeeper {
             12 => Self::Down { capture: r.u16()? },
             13 => Self::Refused { source: ip(r)? },
             15 => Self::Suppressed { count: r.u64()? },
+            16 => Self::Xdp,
             14 => {
                 let capture = r.u16()?;
                 Self::NoSocket { capture, step: r.u8()?, errno: r.u32()?.cast_signed() }

@@ -70,6 +70,8 @@ pub enum ToListener {
     /// What the capture sockets let through. The steps may come in parts, each of at most
     /// [`FILTER_STEPS`].
     Filter(FilterSpec),
+    /// Make a program for interfaces too (XDP), and send it.
+    MakeXdp,
     /// Set-up is over: open the sockets, drop all privileges, become this user if there is one, send `Ready`, listen.
     /// `user`: user and group id.
     Go { user: Option<(u32, u32)> },
@@ -96,6 +98,8 @@ pub enum ToGatekeeper {
     /// It has dropped its privileges and listens. `degraded`: the bits of its
     /// [`crate::edge::confine::Limitations`].
     Ready { degraded: u32 },
+    /// The program for interfaces, as a descriptor beside this message. It comes before `Ready`.
+    Xdp,
     /// Set-up or confinement failed, and the listener ends.
     Failed {
         /// The number of the [`crate::edge::confine::ConfineStep`].
@@ -155,6 +159,9 @@ pub struct Tally {
     pub rejected: Counters,
     /// Those that the kernel's filter dropped, if it knows tags. They are in no other number here.
     pub filtered: FilterDrops,
+    /// Those that the program at an interface dropped, all for an unknown tag. They are in no other
+    /// number here either.
+    pub xdp: u64,
     /// Packets that it read: those that the kernel's filter passed, without the lost ones.
     pub read: u64,
     /// Packets that the kernel dropped for lack of room.

@@ -139,6 +139,7 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
         ToGatekeeper::Counters(Tally {
             rejected: Counters([3; Reject::ALL.len()]),
             filtered: FilterDrops { unknown_tag: 8, length: 9 },
+            xdp: 10,
             read: 4,
             lost: 5,
             doors: 6,
@@ -237,18 +238,46 @@ fn a_listener_that_does_not_read_never_blocks_the_gatekeeper() {
 #[test]
 fn the_kernel_says_who_sent_a_message_and_a_descriptor_beside_it_breaks_the_pipe() {
     let (mut gatekeeper, mut listener) = ends();
-    assert_eq!(gatekeeper.receive_from(), Ok(None));
+    assert!(gatekeeper.receive_from(false).unwrap().is_none());
     listener.send(ToGatekeeper::Hello).unwrap();
-    let (message, peer) = gatekeeper.receive_from().unwrap().unwrap();
+    let first = gatekeeper.receive_from(false).unwrap().unwrap();
+    let FirstMessage { message, from: peer, beside } = first;
+    assert!(beside.is_none());
     assert_eq!((message, peer.pid), (ToGatekeeper::Hello, std::process::id()));
     assert_eq!(peer.uid, nix::unistd::getuid().as_raw());
     let (reader, writer) = nix::unistd::pipe().unwrap();
     send_with(&listener, &ToGatekeeper::Hello.encode(), writer);
-    assert!(gatekeeper.receive_from().is_err());
+    assert!(gatekeeper.receive_from(false).is_err());
     // It was not opened.
     assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0));
     drop(listener);
-    assert_eq!(gatekeeper.receive_from(), Err(PipeError::Closed));
+    assert_eq!(gatekeeper.receive_from(false).unwrap_err(), PipeError::Closed);
+}
+
+#[test]
+fn a_program_comes_beside_its_message_where_it_is_waited_for() {
+    let (mut gatekeeper, listener) = ends();
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    listener.send_with(ToGatekeeper::Xdp, writer.as_fd()).unwrap();
+    drop(writer);
+    let first = gatekeeper.receive_from(true).unwrap().unwrap();
+    assert_eq!((first.message, first.from.pid), (ToGatekeeper::Xdp, std::process::id()));
+    let beside = first.beside.expect("a descriptor");
+    let flags = nix::fcntl::fcntl(&beside, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+    assert_eq!(flags, 1, "no command inherits it");
+    nix::unistd::write(&beside, b"x").unwrap();
+    assert_eq!(nix::unistd::read(&reader, &mut [0; 2]), Ok(1));
+    // More than one: the others are closed.
+    let (other, unwanted) = nix::unistd::pipe().unwrap();
+    let bytes = ToGatekeeper::Xdp.encode();
+    let (parts, raw) = ([IoSlice::new(&bytes)], [beside.as_raw_fd(), unwanted.as_raw_fd()]);
+    let control = [ControlMessage::ScmRights(&raw)];
+    let end = listener.as_fd().as_raw_fd();
+    sendmsg::<()>(end, &parts, &control, MsgFlags::empty(), None).unwrap();
+    drop(unwanted);
+    let first = gatekeeper.receive_from(true).unwrap().unwrap();
+    assert!(first.beside.is_some());
+    assert_eq!(nix::unistd::read(&other, &mut [0; 1]), Ok(0));
 }
 
 #[test]

@@ -51,8 +51,8 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     }
     let tally = |read, lost| {
         let (rejected, doors) = (counters, read - counters.sum());
-        let filtered = FilterDrops { unknown_tag: 20, length: lost };
-        ToGatekeeper::Counters(Tally { rejected, filtered, read, lost, doors, waiting: 0 })
+        let filtered = FilterDrops { unknown_tag: 18, length: lost };
+        ToGatekeeper::Counters(Tally { rejected, filtered, xdp: 2, read, lost, doors, waiting: 0 })
     };
     world.tell(tally(6, 2));
     world.tell(tally(7, 3));
@@ -67,6 +67,7 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     };
     assert_eq!((packets.received, packets.lost, packets.doors), (33, 3, 4));
     assert_eq!((packets.rejected, packets.filtered), (named(3, 23), named(3, 20)));
+    assert_eq!(told["xdp_dropped"], 2);
     let id = world.listener();
     world.lose(id, ListenerLoss::Ended("signal: 9".to_owned()));
     assert!(status(&mut world)["degraded"].to_string().contains("no listener is running"));
@@ -75,6 +76,7 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     let packets = world.packets();
     assert_eq!((packets.received, packets.lost, packets.doors), (59, 4, 5));
     assert_eq!((packets.rejected, packets.filtered), (named(4, 46), named(4, 40)));
+    assert_eq!(status(&mut world)["xdp_dropped"], 4);
 }
 
 #[test]

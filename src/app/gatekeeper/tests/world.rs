@@ -13,7 +13,7 @@ use super::kernel::{Kernel, Link};
 use super::people::{Person, at};
 use crate::app::admin::PacketCounts;
 use crate::app::gatekeeper::events::{
-    Event, Lane, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult,
+    Event, Lane, ListenerId, ListenerLoss, Network, Output, Task, TaskId, TaskResult, XdpTarget,
 };
 use crate::app::gatekeeper::rights::Rights;
 use crate::app::gatekeeper::start::Beginning;
@@ -46,6 +46,8 @@ use crate::edge::gatekeeper_pipe::{OwnAddress, ToGatekeeper, ToListener};
 use crate::edge::log::LogEvent;
 use crate::edge::one_time::SequenceUse;
 use crate::edge::state::State;
+use crate::edge::sys::XdpMode;
+use crate::edge::xdp::{XdpFault, XdpState};
 use crate::keys::authorized::joined;
 use crate::keys::gateway::GatewayFile;
 
@@ -139,6 +141,9 @@ pub(super) struct World {
     pub(super) files: Files,
     /// What the own firewall does to every grant.
     pub(super) why_useless: Option<String>,
+    /// What keeps XDP from every interface, and what the last task about it was told.
+    pub(super) xdp_fault: Option<XdpFault>,
+    pub(super) xdp_told: Option<XdpTarget>,
     pub(super) listeners: BTreeMap<ListenerId, FakeListener>,
     /// Listeners that were started and are not ready yet.
     pub(super) starting: Vec<ListenerId>,
@@ -316,6 +321,7 @@ pub(super) fn ready() -> ListenerReady {
         interfaces,
         indexes: vec![0],
         missing: Vec::new(),
+        has_xdp: true,
     }
 }
 
@@ -341,6 +347,8 @@ impl World {
             listeners: BTreeMap::new(),
             files,
             why_useless: None,
+            xdp_fault: None,
+            xdp_told: None,
             starting: Vec::new(),
             running: BTreeMap::new(),
             started: Vec::new(),
@@ -677,6 +685,16 @@ impl World {
                 }
                 TaskResult::Joined(done)
             }
+            Task::Xdp(target) => {
+                let state = match (&self.xdp_fault, target.listener) {
+                    (Some(fault), _) => XdpState::Off(fault.clone()),
+                    (None, Some(_)) => XdpState::On(XdpMode::Generic),
+                    (None, None) => XdpState::Off(XdpFault::NoProgram),
+                };
+                self.xdp_told = Some(target.clone());
+                let states = vec![state; target.interfaces.len()];
+                TaskResult::Xdp(target, states)
+            }
             Task::UseUp(door) => {
                 let used = self.files.use_up(&door);
                 TaskResult::UsedUp(door, Ok(used))
@@ -716,6 +734,10 @@ impl World {
             }
             Task::UseUp(door) => TaskResult::UsedUp(door, Err(fault.what)),
             Task::Join(_) => TaskResult::Joined(Err(fault)),
+            Task::Xdp(target) => {
+                let states = vec![XdpState::Off(XdpFault::Kernel(5)); target.interfaces.len()];
+                TaskResult::Xdp(target, states)
+            }
         };
         self.handle(Event::TaskDone { id, result });
         true

@@ -58,12 +58,12 @@ fn cases(odd: u32) -> Vec<Case> {
     cases
 }
 
-fn changed(mut bytes: Vec<u8>, at: usize, to: u8) -> Vec<u8> {
+pub(super) fn changed(mut bytes: Vec<u8>, at: usize, to: u8) -> Vec<u8> {
     bytes[at] = to;
     bytes
 }
 
-fn with_options(packet: Vec<u8>, words: u8) -> Vec<u8> {
+pub(super) fn with_options(packet: Vec<u8>, words: u8) -> Vec<u8> {
     let (header, segment) = packet.split_at(20);
     let mut header = header.to_vec();
     header[0] += words;

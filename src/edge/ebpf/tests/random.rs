@@ -94,3 +94,21 @@ fn the_kernel_does_the_same_with_packets_by_chance() {
         assert_eq!(map.tags.dropped(), oracle.tags.dropped());
     }
 }
+
+#[test]
+fn the_kernel_does_the_same_at_an_interface_with_packets_by_chance() {
+    let knocks: Vec<Vec<u8>> = (0..20).map(knock).collect();
+    let mut dice = Dice(0x6a09_e667_f3bc_c909);
+    let oracle = Oracle::new(&[]);
+    let Some((_tags, map, program)) = at_interface(&oracle) else { return };
+    for _ in 0..4000 {
+        let mut packet = dice.packet(&knocks);
+        packet.kind = dice.pick(&[0, 0, 0, 1, 2]);
+        packet.vlan = dice.pick(&[None, None, None, Some(0x2000), Some(7)]);
+        let run = sys::run_program(program.as_fd(), &packet.frame()).unwrap();
+        let expected = if oracle.is_dropped_early(&packet) { 1 } else { 2 };
+        assert_eq!(run, expected, "{:02x?}", packet.frame());
+    }
+    let dropped = map.addresses.dropped();
+    assert!(dropped == oracle.own.dropped() && dropped > 300, "{dropped}");
+}
