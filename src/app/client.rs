@@ -383,6 +383,14 @@ struct PreparedKnock {
     gateways: Vec<SocketAddr>,
 }
 
+/// When an address of the gateway is asked.
+#[derive(Clone, Copy)]
+struct Turn {
+    gateway: SocketAddr,
+    /// After the first ones.
+    delay: Duration,
+}
+
 impl PreparedKnock {
     /// Asks the first address of each family at once, so that a silent one does not delay the
     /// other, and each further one a timeout later, until one has answered. With a key that wants a
@@ -393,42 +401,55 @@ impl PreparedKnock {
         let answered = &OnceLock::new();
         let mut earlier = [0; 2];
         let mut first = Vec::new();
-        let mut results = Vec::new();
-        std::thread::scope(|scope| {
-            let mut threads = Vec::new();
-            for gateway in self.gateways.iter().copied() {
-                let before = &mut earlier[usize::from(gateway.is_ipv6())];
-                if *before >= TRIED {
-                    results.push(GatewayResult::not_tried(gateway));
-                    continue;
-                }
-                if *before == 0 {
-                    first.push(gateway.ip().to_string());
-                }
-                let delay = self.request.timeout * saturated_u32(*before);
-                *before += 1;
-                if self.signer.wants_touch() {
-                    results.push(match answered.get() {
-                        Some(_) => GatewayResult::not_tried(gateway),
-                        None => self.ask(gateway, Duration::ZERO, answered),
-                    });
-                    continue;
-                }
-                threads.push(scope.spawn(move || self.ask(gateway, delay, answered)));
+        let mut turns = Vec::new();
+        let mut not_tried = Vec::new();
+        for gateway in self.gateways.iter().copied() {
+            let before = &mut earlier[usize::from(gateway.is_ipv6())];
+            if *before >= TRIED {
+                not_tried.push(GatewayResult::not_tried(gateway));
+                continue;
             }
-            let _waiting = Waiting::begin(format!("waiting for {}", first.join(" and ")));
-            let asked = threads.into_iter().filter_map(|thread| thread.join().ok());
-            results.splice(0..0, asked.collect::<Vec<_>>());
-        });
+            if *before == 0 {
+                first.push(gateway.ip().to_string());
+            }
+            turns.push(Turn { gateway, delay: self.request.timeout * saturated_u32(*before) });
+            *before += 1;
+        }
+        let mut results = match self.signer.wants_touch() {
+            true => self.ask_in_turn(&turns, answered),
+            false => {
+                let _waiting = Waiting::begin(format!("waiting for {}", first.join(" and ")));
+                self.ask_at_once(&turns, answered)
+            }
+        };
+        results.extend(not_tried);
         match unsigned(&results) {
             Some(fault) => Err(fault.clone()),
             None => Ok(results),
         }
     }
 
-    fn ask(
-        &self, gateway: SocketAddr, delay: Duration, answered: &OnceLock<Instant>,
-    ) -> GatewayResult {
+    fn ask_in_turn(&self, turns: &[Turn], answered: &OnceLock<Instant>) -> Vec<GatewayResult> {
+        let ask = |turn: &Turn| match answered.get() {
+            Some(_) => GatewayResult::not_tried(turn.gateway),
+            None => self.ask(Turn { delay: Duration::ZERO, ..*turn }, answered),
+        };
+        turns.iter().map(ask).collect()
+    }
+
+    /// The first one in this thread: to start another takes longer than to make a knock.
+    fn ask_at_once(&self, turns: &[Turn], answered: &OnceLock<Instant>) -> Vec<GatewayResult> {
+        let Some((first, others)) = turns.split_first() else { return Vec::new() };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                others.iter().map(|turn| scope.spawn(move || self.ask(*turn, answered))).collect();
+            let mut results = vec![self.ask(*first, answered)];
+            results.extend(threads.into_iter().filter_map(|thread| thread.join().ok()));
+            results
+        })
+    }
+
+    fn ask(&self, Turn { gateway, delay }: Turn, answered: &OnceLock<Instant>) -> GatewayResult {
         ask(&self.held.profile, &self.signer, &self.request, gateway, delay, answered)
     }
 
