@@ -12,7 +12,7 @@
 mod checksums;
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use checksums::set_checksums;
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ use toctoc::core::door::Step;
 use toctoc::core::test_vectors::{self, NOON};
 use toctoc::core::wire::DATAGRAM;
 use toctoc::edge::bpf::machine::Packet;
-use toctoc::edge::ebpf::oracle::{Oracle, PORT};
+use toctoc::edge::ebpf::oracle::{OURS, Oracle, PORT};
 
 thread_local! {
     static ORACLES: RefCell<[Oracle; 2]> =
@@ -65,7 +65,9 @@ fn packet_around(bytes: &[u8]) -> Vec<u8> {
     if choice & 16 != 0 {
         let segment = packet.split_off(20);
         let length = u16::try_from(segment.len()).unwrap_or(0).to_be_bytes();
-        packet = [&[0x60, 0, 0, 0, length[0], length[1], 17, 64][..], &[0x20; 32], &segment].concat();
+        let header = [0x60, 0, 0, 0, length[0], length[1], 17, 64];
+        let ours: Ipv6Addr = OURS[1].parse().expect("an address");
+        packet = [&header[..], &[0x20; 16], &ours.octets(), &segment].concat();
     }
     for change in changes.chunks_exact(3) {
         let place = usize::from(u16::from_be_bytes([change[0], change[1]])) % packet.len();

@@ -115,6 +115,7 @@ fn a_tag_is_found_in_the_second_of_its_lines_too() {
     tags.iter().flatten().for_each(|tag| oracle.tags.remove(tag));
     let today = Packet::to_us(v4(&knock(1)));
     assert_eq!(oracle.tagged(&today), DROPPED);
+    assert!(oracle.is_dropped_early(&today));
     let tag = u128::from_be_bytes(tags[1].unwrap());
     let line = ((tag >> 64) as u32 ^ tag as u32) & (oracle.tags.len() as u32 - 1);
     // Tags whose lines are both the first one of today's.
@@ -125,6 +126,7 @@ fn a_tag_is_found_in_the_second_of_its_lines_too() {
     }
     tags.iter().flatten().for_each(|tag| oracle.tags.insert(tag));
     assert_eq!(oracle.tagged(&today), WHOLE);
+    assert!(!oracle.is_dropped_early(&today));
     for n in 0..200 {
         assert_eq!(oracle.tagged(&Packet::to_us(v4(&junk(n)))), DROPPED, "no line overflows");
     }

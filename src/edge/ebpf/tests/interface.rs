@@ -22,6 +22,7 @@ fn passed() -> Vec<(&'static str, Packet)> {
         ("to all machines", Packet { kind: 1, ..us(v4(&dropped)) }),
         ("in a VLAN", Packet { vlan: Some(7), ..us(v4(&dropped)) }),
         ("with a priority", Packet { vlan: Some(0x6000), ..us(v6(&dropped)) }),
+        ("an option in place of a part", us(changed(v4(&dropped), 0, 0x46))),
         ("an option", us(with_options(v4(&dropped), 1))),
         ("a first fragment", us(changed(v4(&dropped), 6, 0x20))),
         ("a later fragment", us(changed(v4(&dropped), 7, 1))),
