@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::tz::TimeZone;
+
 use crate::core::bytes::saturated_u64;
 #[cfg(target_os = "linux")]
 use crate::core::types::SECOND;
@@ -11,6 +13,20 @@ use crate::core::types::{Boot, Now, Wall};
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { wall: Wall(nanoseconds(wall)), boot: boot() }
+}
+
+/// The time zone of TZ, or of this machine, for a program that shows one time. One file says the
+/// latter: `TimeZone::system` reads the names of all zones first, which takes longer than a knock.
+pub fn zone() -> TimeZone {
+    match std::env::var_os("TZ") {
+        // Windows has no such file.
+        None => zone_in("/etc/localtime").unwrap_or_else(TimeZone::system),
+        Some(_) => TimeZone::system(),
+    }
+}
+
+fn zone_in(file: &str) -> Option<TimeZone> {
+    TimeZone::tzif("local", &std::fs::read(file).ok()?).ok()
 }
 
 /// The wall clock, in seconds, at the start of this machine, or of this container: of its first
@@ -66,6 +82,19 @@ mod tests {
         let second = now();
         assert!(first.wall.0 > 1_704_067_200_000_000_000, "set the clock of this machine");
         assert!(second.boot >= first.boot && first.boot.0 > 0);
+    }
+
+    #[test]
+    fn the_file_of_a_zone_says_its_offsets() {
+        let Some(zone) = zone_in("/usr/share/zoneinfo/Europe/Berlin") else {
+            eprintln!("skipped: no tzdata");
+            return;
+        };
+        for (second, offset) in [(1_768_000_000, 3600), (1_784_000_000, 7200)] {
+            let moment = jiff::Timestamp::from_second(second).unwrap();
+            assert_eq!(zone.to_offset(moment).seconds(), offset);
+        }
+        assert!(zone_in("/nonexistent").is_none());
     }
 
     #[cfg(target_os = "linux")]

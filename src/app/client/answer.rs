@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::ask::{ExchangeOutcome, GatewayResult};
 use super::connect::tcp_port;
@@ -13,6 +12,7 @@ use super::{DONE, NO_ANSWER, PARTLY, REFUSED};
 use crate::core::exchange::ReceivedReceipt;
 use crate::core::knock::{KnockKind, Status};
 use crate::core::types::Fault;
+use crate::edge::clock;
 
 /// What came of a knock.
 pub struct Answers {
@@ -103,7 +103,7 @@ impl GrantText {
             ports: ports(receipt),
             tcp_port: tcp_port(receipt, None),
             seconds: receipt.seconds,
-            until: clock_time(until(received), Timestamp::now(), &TimeZone::system()),
+            until: clock_time(until(received), Timestamp::now(), &clock::zone()),
             once: receipt.once,
         }
     }

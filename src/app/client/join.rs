@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -363,7 +363,7 @@ impl Joiner {
         let is_over = self.invitation.until <= clock::now().wall.0 / SECOND;
         let cause = match Timestamp::from_second(until) {
             Ok(end) if is_over => {
-                let end = end.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M");
+                let end = end.to_zoned(clock::zone()).strftime("%Y-%m-%d %H:%M");
                 text += &format!("  this invitation ended {end}: ask for a new one\n");
                 JoinSilence::Ended
             }

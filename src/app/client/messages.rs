@@ -12,6 +12,7 @@ use crate::core::exchange::{AddressOrigin, ClientRequest, ReceivedReceipt};
 use crate::core::knock::{KnockKind, PortEntry, Receipt, Status};
 use crate::core::prefix::Span;
 use crate::core::types::{SECOND, ServiceName, Wall};
+use crate::edge::clock;
 use crate::keys::profile::Profile;
 use crate::keys::public::show_fingerprint;
 
@@ -261,7 +262,7 @@ impl GrantedKnock<'_> {
         format!(
             "granted: {granted} may reach {what} at {gateway}{port}{once} for {}, until {}\n",
             duration_text(u64::from(*seconds) * SECOND),
-            clock_time(*until, Timestamp::now(), &TimeZone::system()),
+            clock_time(*until, Timestamp::now(), &clock::zone()),
         )
     }
 }

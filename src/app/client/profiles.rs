@@ -1,7 +1,6 @@
 //! The profiles of a user: the one that a command works with, `toctoc list` and `default`.
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::join::{self, JoinOutcome, Joiner};
@@ -236,7 +235,7 @@ pub(super) fn end_text(profile: &Profile, left: i64) -> String {
     let seconds = profile.expires.and_then(|seconds| i64::try_from(seconds).ok());
     match seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()) {
         Some(end) => {
-            let day = end.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M");
+            let day = end.to_zoned(clock::zone()).strftime("%Y-%m-%d %H:%M");
             format!("{day}, {near}")
         }
         // Beyond the calendar.
