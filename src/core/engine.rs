@@ -17,7 +17,7 @@ use super::quota::Rate;
 use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
 use super::types::{Boot, ClientId, Counters, Now, Reject, Source};
 use super::wire::{DATAGRAM, DecryptedParts, GatewayKeys, RECEIPT, identify};
-use clients::{Clients, QueuedKnock};
+use clients::{Clients, QueuedKnock, UselessCopies};
 use tickets::{OpenTicket, Tickets};
 
 mod clients;
@@ -133,9 +133,10 @@ impl Engine {
             && let Some(owner) = sealed.tags.find(tag)
             && let Some(removed) = sealed.clients.remove(owner.row)
         {
-            let tags = removed.keys.tags();
-            sealed.tags.remove(owner.row, &tags);
-            sealed.unshare(&tags);
+            sealed.tags.remove(owner.row, &removed.keys.tags());
+            if let Some(shared) = &sealed.shared {
+                removed.keys.filter_keys(&[None; SLOTS]).iter().for_each(|key| shared.remove(key));
+            }
             self.counters.add(Reject::UnknownTag, saturated_u64(removed.queued));
         }
     }
@@ -293,32 +294,23 @@ impl SealedKnocks {
 
     fn enrol(&mut self, client: KnownClient) {
         let tags = client.keys.tags();
-        // The new ones before the old ones go: the kernel must miss none of both for a moment.
-        self.share(&tags);
-        let mut old_tags = [None; SLOTS];
-        let row = match self.tags.find(&client.keys.clockless_tag()) {
-            Some(owner) => {
-                if let Some(old) = self.clients.replace(owner.row, client) {
-                    old_tags = old.tags();
-                    self.tags.remove(owner.row, &old_tags);
-                }
-                owner.row
-            }
-            None => self.clients.insert(client),
-        };
-        self.tags.insert(row, &tags);
-        self.unshare(&old_tags);
-    }
-
-    fn share(&self, tags: &[Option<[u8; TAG]>; SLOTS]) {
+        let owner = self.tags.find(&client.keys.clockless_tag());
+        let old_tags = owner.and_then(|owner| Some(self.clients.get(owner.row)?.keys.tags()));
+        let old_tags = old_tags.unwrap_or([None; SLOTS]);
+        // The new ones before the old ones go, and those of both stay where they are: the kernel
+        // must miss none for a moment.
         if let Some(shared) = &self.shared {
-            tags.iter().flatten().for_each(|tag| shared.insert(tag));
+            client.keys.filter_keys(&old_tags).iter().for_each(|key| shared.insert(key));
         }
-    }
-
-    fn unshare(&self, tags: &[Option<[u8; TAG]>; SLOTS]) {
-        if let Some(shared) = &self.shared {
-            tags.iter().flatten().for_each(|tag| shared.remove(tag));
+        let Some(TagOwner { row, .. }) = owner else {
+            let row = self.clients.insert(client);
+            return self.tags.insert(row, &tags);
+        };
+        let old = self.clients.replace(row, client);
+        self.tags.remove(row, &old_tags);
+        self.tags.insert(row, &tags);
+        if let (Some(shared), Some(old)) = (&self.shared, old) {
+            old.filter_keys(&tags).iter().for_each(|key| shared.remove(key));
         }
     }
 
@@ -335,9 +327,17 @@ impl SealedKnocks {
         let verified = tagged.check_mac(&wire)?;
         let ParsedPacket { source, source_port, destination, .. } = parsed;
         let queued = QueuedKnock { verified, wire, day, source, source_port, destination };
-        self.clients.admit(now, row, queued, |first| {
+        let packet = queued.id();
+        let admitted = self.clients.admit(now, row, queued, |first| {
             actions.push(Action::Alarm { client, first, again: source });
-        })
+        });
+        if admitted == Err(Reject::SeenBefore)
+            && let Some(shared) = &self.shared
+            && let Some(UselessCopies { except }) = self.clients.useless_copies(row, packet)
+        {
+            shared.drop_copies(packet, except);
+        }
+        admitted
     }
 
     /// Does the curve operation and issues a ticket for the verdict.

@@ -11,20 +11,29 @@ use zeroize::Zeroize;
 use super::bytes::Writer;
 use super::types::{ClientId, GatewayId, RealmId};
 
+pub mod blake2s;
 mod client;
+mod filter_keys;
 mod joining;
+mod shared_line;
 mod shared_tags;
 mod tags;
+mod useless_copies;
 
 pub(super) use client::same_mac;
 pub use client::{
     ClientSecrets, Day, GateKey, MAC, SLOTS, TAG, WireRow, WireSecret, is_first_of_period, period,
 };
+pub use filter_keys::{FilterKey, KEY_WORDS};
 pub use joining::{ClientRoot, LINE_CHECK, Newcomer, WELCOME, line_check};
+pub use shared_line::WORDS;
 #[cfg(test)]
 pub(super) use shared_tags::changes;
-pub use shared_tags::{COUNTING, FilterDrops, LENGTH, PLACES, SharedTags, UNKNOWN_TAG, WORDS};
+pub use shared_tags::{
+    CLIENT_MAC, COPIES, COUNTING, FilterDrops, LENGTH, PLACES, QUOTA, SharedTags, UNKNOWN_TAG,
+};
 pub use tags::{TagOwner, TagTable};
+pub use useless_copies::COPY_LINES;
 
 /// The gateway id of the published test keys (keys/README.md). Daemons must refuse it.
 pub const TEST_GATEWAY_ID: GatewayId = GatewayId(*b"TESTKEY-NO-TRUST");

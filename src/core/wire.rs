@@ -33,8 +33,9 @@ pub const MASKED_TAG: usize = KEY;
 /// Bytes of every receipt: fewer than of a knock, so that nothing is amplified.
 pub const RECEIPT: usize = KEY + RECEIPT_BODY + SEAL;
 /// Bytes that the client MAC covers: all before it, as sent.
-const COVERED: usize = DATAGRAM - MAC;
-const MAC_LABEL: &[u8] = b"toctoc v1 mac of a knock\0";
+pub const COVERED: usize = DATAGRAM - MAC;
+/// What it covers before them.
+pub const MAC_LABEL: &[u8] = b"toctoc v1 mac of a knock\0";
 
 /// A gateway's keys, as the listener holds them.
 pub struct GatewayKeys {

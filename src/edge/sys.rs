@@ -77,8 +77,8 @@ pub fn shared_lines(
     };
     let count = count as usize;
     // SAFETY: the call takes no pointers. The mapping has `count` lines, as the map: it starts at a
-    // page, holds valid values of any bits, and stays for ever. The kernel changes words of it only
-    // by atomic additions.
+    // page, holds valid values of any bits, and stays for ever. The kernel changes only whole words of
+    // it, by additions and stores that are atomic.
     unsafe {
         let map = bpf(0, &mut wanted)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;

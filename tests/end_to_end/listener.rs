@@ -316,7 +316,7 @@ fn junk_is_counted_and_neither_answered_nor_passed_on() {
     assert!(matches!(it.next(), ToGatekeeper::Knock(_)));
     let Tally { rejected, filtered, xdp: _, read, lost, doors, waiting } = it.counters();
     let in_kernel = if it.knows_tags() { 50 } else { 0 };
-    assert_eq!(filtered, FilterDrops { unknown_tag: in_kernel, length: 0 });
+    assert_eq!(filtered, FilterDrops { unknown_tag: in_kernel, ..FilterDrops::default() });
     assert_eq!(
         (rejected.of(Reject::UnknownTag) + in_kernel, read + in_kernel),
         (50, 51),
@@ -333,12 +333,12 @@ fn junk_is_counted_and_neither_answered_nor_passed_on() {
 #[test]
 fn packets_that_were_read_and_those_that_were_lost_are_all_that_came() {
     let net = Net::new();
-    let mut it = Listening::start(&net, "gw0");
+    let mut it = Listening::start_under(&WITHOUT_BPF, &net, "gw0", &door());
     let pid = it.process.0.id();
     let socket = net.client.space.inside(|| UdpSocket::bind((net.client.ips()[0], 0)).unwrap());
     let before = net.gateway.ip_counter("InReceives");
     signal(pid, Signal::SIGSTOP);
-    // More than the kernel keeps for a listener that does not read. The filter knows the tag.
+    // More than the kernel keeps for a listener that does not read.
     let mut damaged = knock().0;
     damaged[DATAGRAM - 1] ^= 1;
     for _ in 0..40_000 {
@@ -381,6 +381,39 @@ fn junk_pushes_a_knock_out_of_the_queue_only_where_the_kernel_knows_no_tags() {
             });
         }
     }
+}
+
+#[test]
+fn knocks_with_a_wrong_bit_and_copies_end_in_the_kernel_which_knows_keys() {
+    const FLOOD: u64 = 20_000;
+    let net = Net::new();
+    let mut it = Listening::start(&net, "gw0");
+    if !it.knows_tags() {
+        return;
+    }
+    let socket = net.client.space.inside(|| UdpSocket::bind((net.client.ips()[0], 0)).unwrap());
+    let to = net.client.gateway(0, PORT);
+    let genuine = knock().0;
+    let mut damaged = genuine;
+    damaged[DATAGRAM - 1] ^= 1;
+    for _ in 0..FLOOD {
+        socket.send_to(&damaged, to).unwrap();
+    }
+    let Tally { filtered, read, lost, .. } = it.counters();
+    assert_eq!((filtered.client_mac, read, lost), (FLOOD, 0, 0));
+    socket.send_to(&genuine, to).unwrap();
+    let ToGatekeeper::Knock(HandedKnock { ticket, .. }) = it.next() else { panic!("a knock") };
+    it.pipe.send(ToListener::Verdict { ticket, spent: true, receipt: None }).unwrap();
+    // The listener notices the first ones.
+    for _ in 0..8 {
+        socket.send_to(&genuine, to).unwrap();
+    }
+    until("the first copies are counted", || it.counters().rejected.of(Reject::SeenBefore) == 8);
+    for _ in 0..FLOOD {
+        socket.send_to(&genuine, to).unwrap();
+    }
+    let Tally { filtered, read, lost, .. } = it.counters();
+    assert_eq!((filtered.copies, read, lost), (FLOOD, 1 + 8, 0));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
 use capctl::{Cap, CapState};
+use toctoc::core::quota::Rate;
 use toctoc::core::test_vectors;
 use toctoc::edge::ebpf::{TagMap, XdpMap};
 use toctoc::edge::entropy;
@@ -155,7 +156,8 @@ fn the_program_of_somebody_else_is_kept_and_ours_comes_after_it() {
     }
     let mut gate = Gate::new(|config| with_xdp(&config, &format!("[\"{AT}\"]")));
     let mut theirs = XdpLinks::default();
-    let tags = TagMap::new(1).unwrap_or_else(|why| panic!("{why}"));
+    let tags =
+        TagMap::new(1, Rate { burst: 64, per_second: 4 }).unwrap_or_else(|why| panic!("{why}"));
     let map = XdpMap::new().unwrap_or_else(|why| panic!("{why}"));
     let loaded = map.load(9, &tags.filter(test_vectors::realm().knock_mask()));
     let other = loaded.unwrap_or_else(|why| panic!("{why}"));

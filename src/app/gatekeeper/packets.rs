@@ -51,13 +51,7 @@ impl ListenerPackets {
         }
         self.reported = Tally {
             rejected,
-            filtered: FilterDrops {
-                unknown_tag: mine
-                    .filtered
-                    .unknown_tag
-                    .saturating_add(other_tally.filtered.unknown_tag),
-                length: mine.filtered.length.saturating_add(other_tally.filtered.length),
-            },
+            filtered: mine.filtered.plus(other_tally.filtered),
             xdp: mine.xdp.saturating_add(other_tally.xdp),
             read: mine.read.saturating_add(other_tally.read),
             lost: mine.lost.saturating_add(other_tally.lost),
@@ -133,9 +127,13 @@ impl KnockEnds {
         let tally = packets.tally();
         let undecided = packets.handed.saturating_sub(self.sum());
         let mut filtered = Counters::default();
-        filtered.add(Reject::UnknownTag, tally.filtered.unknown_tag);
+        let FilterDrops { unknown_tag, length, client_mac, copies, quota } = tally.filtered;
+        filtered.add(Reject::UnknownTag, unknown_tag);
         filtered.add(Reject::UnknownTag, tally.xdp);
-        filtered.add(Reject::Length, tally.filtered.length);
+        filtered.add(Reject::Length, length);
+        filtered.add(Reject::ClientMac, client_mac);
+        filtered.add(Reject::SeenBefore, copies);
+        filtered.add(Reject::Quota, quota);
         let mut all = filtered;
         for reject in Reject::ALL {
             all.add(reject, self.rejected.of(reject));

@@ -115,7 +115,8 @@ impl ListenerSetup {
                 };
                 let rate = Rate { burst, per_second };
                 let mask = Secret::new(*keys.realm.knock_mask());
-                let map = TagMap::new(SLOTS.saturating_mul(clients.try_into().unwrap_or(0)));
+                let tags = SLOTS.saturating_mul(clients.try_into().unwrap_or(0));
+                let map = TagMap::new(tags, rate);
                 let shared = map.as_ref().ok().map(|map| map.tags);
                 self.kernel_tags = Some(KernelTags { map, mask });
                 self.setup.sealed = Some(SealedSetup { keys, port, rate, shared });

@@ -60,6 +60,15 @@ struct SeenPacket {
     /// The gatekeeper has set its used-knock mark: a copy can only be refused.
     used: bool,
     alarmed: bool,
+    /// The copies that were rejected.
+    rejected: u8,
+}
+
+/// Copies of one packet that this process need not see: it would reject them all.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UselessCopies {
+    /// The one address from which a copy may still be good.
+    pub(super) except: Option<Source>,
 }
 
 /// How often one client may ask for the time: at once, then one in so many nanoseconds.
@@ -234,6 +243,31 @@ impl Clients {
         }
     }
 
+    /// Which copies of this packet the kernel's filter may drop. `None` until a copy from another
+    /// source had its alarm, or eight copies came from the same one: an attacker who repeats
+    /// packets is to be noticed first. Links that show a packet twice or three times make no more.
+    ///
+    /// `None` also while the packet is not open yet: then an attacker's copies, faster than the
+    /// client's own packet, would keep that out.
+    pub(super) fn useless_copies(&mut self, row: u32, packet: u64) -> Option<UselessCopies> {
+        let mut noticed = false;
+        let mut used = false;
+        let mut requested = None;
+        let mut came = false;
+        for copy in self.copies(row, packet) {
+            noticed |= copy.alarmed || usize::from(copy.rejected) >= COPIES;
+            used |= copy.used;
+            requested = requested.or(copy.requested);
+            came |= copy.requested == Some(copy.source);
+        }
+        match (noticed, used, requested) {
+            (false, ..) | (_, false, None) => None,
+            (_, true, _) => Some(UselessCopies { except: None }),
+            (_, false, _) if came => Some(UselessCopies { except: None }),
+            (_, false, except) => Some(UselessCopies { except }),
+        }
+    }
+
     fn copies(&mut self, row: u32, packet: u64) -> impl Iterator<Item = &mut SeenPacket> {
         let seen = self.traffic(row).into_iter().flat_map(|client| &mut client.seen);
         seen.filter(move |copy| copy.id == packet)
@@ -271,7 +305,11 @@ impl Traffic {
             Some(address) => address != source,
             None => copies >= COPIES,
         };
-        if useless { Err(Reject::SeenBefore) } else { Ok(()) }
+        if !useless {
+            return Ok(());
+        }
+        first.rejected = first.rejected.saturating_add(1);
+        Err(Reject::SeenBefore)
     }
 
     fn remember(&mut self, knock: &QueuedKnock) {
@@ -288,6 +326,7 @@ impl Traffic {
             requested: None,
             used: false,
             alarmed: false,
+            rejected: 0,
         });
     }
 }

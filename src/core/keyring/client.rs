@@ -5,7 +5,7 @@
 
 use subtle::ConstantTimeEq;
 
-use super::{Secret, derive, keyed16};
+use super::{FilterKey, Secret, derive, keyed16};
 use crate::core::types::GatewayId;
 
 /// Bytes of a tag, a client's pseudonym for one day.
@@ -289,6 +289,21 @@ impl WireRow {
             }
         }
         tags
+    }
+
+    /// Those tags that are not among `others`, with what the kernel's filter needs to check client
+    /// MACs.
+    pub fn filter_keys(&self, others: &[Option<[u8; TAG]>; SLOTS]) -> Vec<FilterKey> {
+        let mut keys = Vec::new();
+        for (slot, tag) in (0..).zip(self.tags()) {
+            if let Some(tag) = tag
+                && !others.contains(&Some(tag))
+                && let Some(wire) = self.wire(slot)
+            {
+                keys.push(FilterKey::new(tag, &wire));
+            }
+        }
+        keys
     }
 
     /// The tag that stays the same from day to day.

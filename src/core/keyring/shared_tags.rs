@@ -1,15 +1,21 @@
-//! The tags in memory that the kernel's filter reads while the listener writes it.
+//! The tags in memory that the kernel's filter reads while the listener writes it, and what belongs
+//! to them: the keys of client MACs, and packets whose copies are useless.
 //!
-//! A tag is written before it counts and erased after it has ceased to, and none is ever moved. So
-//! the filter never misses a tag that [`super::TagTable`] knows. See `edge::ebpf` for the reader.
+//! A tag is written before it counts and erased after it has ceased to, and none is ever moved. A
+//! key is written before its tag and wiped after it. So the filter never misses a tag that
+//! [`super::TagTable`] knows, nor its key. See `edge::ebpf` for the reader.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(any(test, fuzzing))]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use super::TAG;
+use super::filter_keys::{FilterKey, FilterKeys, KEY_WORDS};
+use super::shared_line::{Line, WORDS, value};
 use super::tags::fold;
+use super::useless_copies::{COPY_LINES, UselessCopies};
+use crate::core::types::Source;
 
-/// Words of a line, which is one value of the kernel's map: 64 bytes.
-pub const WORDS: usize = 8;
 /// A line of tags has so many, and one word that counts those that found no room in it. While that
 /// is not 0, the filter lets everything pass that belongs to the line.
 pub const PLACES: usize = WORDS - 1;
@@ -20,13 +26,23 @@ pub const COUNTING: usize = 64;
 const EXPECTED: usize = 4;
 /// The fewest lines, for gateways with few clients that get more.
 const FEWEST: usize = 64;
+/// Lines of keys for each line of tags.
+const KEY_LINES: usize = EXPECTED * KEY_WORDS / WORDS;
 
-/// The memory of a filter: lines of tags, a power of two of them, then [`COUNTING`] lines of
-/// counters. A tag takes part by its fold, as in [`super::TagTable`].
+/// The memory of a filter: lines of tags, a power of two of them, [`COUNTING`] lines of counters,
+/// then the keys, a word for each of them that is the filter's own, and the useless copies.
+///
+/// A tag takes part by its fold, as in [`super::TagTable`]. Each half of the fold leads to a line. A
+/// place in it has both halves in 32 bits, and the number of the tag's key, from 1 on. Two tags with
+/// the same bits in one line are no harm: the filter lets pass what fits both.
 #[derive(Clone, Copy)]
 pub struct SharedTags {
-    lines: &'static [[AtomicU64; WORDS]],
-    counters: &'static [[AtomicU64; WORDS]],
+    #[cfg(any(test, fuzzing))]
+    memory: &'static [Line],
+    lines: &'static [Line],
+    counters: &'static [Line],
+    keys: FilterKeys,
+    copies: UselessCopies,
 }
 
 /// Datagrams that the filter dropped, by reason.
@@ -36,23 +52,68 @@ pub struct FilterDrops {
     pub unknown_tag: u64,
     /// Their lengths disagree, or they are incomplete.
     pub length: u64,
+    /// Their client MAC is wrong.
+    pub client_mac: u64,
+    /// They were copies of a packet that can only be rejected.
+    pub copies: u64,
+    /// Their client sends much faster than it may.
+    pub quota: u64,
 }
 
 /// The word of a line of counters that counts this.
 pub const UNKNOWN_TAG: usize = 0;
 pub const LENGTH: usize = 1;
+pub const CLIENT_MAC: usize = 2;
+pub const COPIES: usize = 3;
+pub const QUOTA: usize = 4;
+
+/// A line that a tag may be in, and what a place in it has of the tag.
+struct Home {
+    line: &'static Line,
+    bits: u32,
+}
+
+impl FilterDrops {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            unknown_tag: self.unknown_tag.saturating_add(other.unknown_tag),
+            length: self.length.saturating_add(other.length),
+            client_mac: self.client_mac.saturating_add(other.client_mac),
+            copies: self.copies.saturating_add(other.copies),
+            quota: self.quota.saturating_add(other.quota),
+        }
+    }
+}
 
 impl SharedTags {
-    /// Lines that hold so many tags, and the counters.
+    /// Lines that hold so many tags, and all else.
     pub fn lines_for(tags: usize) -> usize {
-        tags.div_ceil(EXPECTED).max(FEWEST).next_power_of_two() + COUNTING
+        let lines = tags.div_ceil(EXPECTED).max(FEWEST).next_power_of_two();
+        lines + COUNTING + lines * KEY_LINES + lines / 2 + COPY_LINES
     }
 
     /// A table in this memory, which is all zero. `None` if its size is none of
     /// [`SharedTags::lines_for`].
-    pub fn new(memory: &'static [[AtomicU64; WORDS]]) -> Option<Self> {
-        let (lines, counters) = memory.split_at_checked(memory.len().checked_sub(COUNTING)?)?;
-        lines.len().is_power_of_two().then_some(Self { lines, counters })
+    pub fn new(memory: &'static [Line]) -> Option<Self> {
+        let of_tags = memory.len().checked_sub(COUNTING + COPY_LINES)?;
+        // Half a line for the filter's own words.
+        let count = 2 * of_tags / (2 + 2 * KEY_LINES + 1);
+        if Self::lines_for(EXPECTED * count) != memory.len() {
+            return None;
+        }
+        let (lines, rest) = memory.split_at_checked(count)?;
+        let (counters, rest) = rest.split_at_checked(COUNTING)?;
+        let (keys, rest) = rest.split_at_checked(count * KEY_LINES)?;
+        let (_, copies) = rest.split_at_checked(count / 2)?;
+        let (keys, copies) = (FilterKeys(keys), UselessCopies(copies));
+        Some(Self {
+            #[cfg(any(test, fuzzing))]
+            memory,
+            lines,
+            counters,
+            keys,
+            copies,
+        })
     }
 
     /// The number of lines with tags.
@@ -64,59 +125,94 @@ impl SharedTags {
         self.lines.is_empty()
     }
 
+    /// The first line of keys: each has two.
+    pub fn keys_at(&self) -> usize {
+        self.len() + COUNTING
+    }
+
+    /// The first line of the filter's own words: each line has those of eight keys.
+    pub fn rates_at(&self) -> usize {
+        self.keys_at() + self.len() * KEY_LINES
+    }
+
+    /// The first line of useless copies.
+    pub fn copies_at(&self) -> usize {
+        self.rates_at() + self.len() / 2
+    }
+
     /// Adds a tag. One that is added twice must be removed twice.
-    pub fn insert(&self, tag: &[u8; TAG]) {
+    pub fn insert(&self, key: &FilterKey) {
         #[cfg(test)]
-        changes::note(tag, true);
-        let fold = fold(tag);
-        let [one, other] = self.lines_of(fold);
-        let emptier = if room(other) > room(one) { other } else { one };
-        // Zero is what an empty place holds.
-        match emptier[..PLACES].iter().find(|place| value(place) == 0) {
-            Some(place) if fold != 0 => place.store(fold, Ordering::Release),
-            _ => one[PLACES].store(value(&one[PLACES]).saturating_add(1), Ordering::Release),
+        changes::note(&key.tag, true);
+        let fold = fold(&key.tag);
+        let [one, other] = self.homes_of(fold);
+        let emptier = if room(other.line) > room(one.line) { &other } else { &one };
+        let place = emptier.line[..PLACES].iter().find(|place| value(place) == 0);
+        if let Some(place) = place
+            && let Some(number) = self.keys.add(fold, key)
+        {
+            place.store(u64::from(emptier.bits) << 32 | u64::from(number + 1), Ordering::Release);
+        } else {
+            let without_room = &one.line[PLACES];
+            without_room.store(value(without_room).saturating_add(1), Ordering::Release);
         }
     }
 
-    /// Removes a tag that was added.
-    pub fn remove(&self, tag: &[u8; TAG]) {
+    /// Removes a tag that was added, and wipes its key.
+    pub fn remove(&self, key: &FilterKey) {
         #[cfg(test)]
-        changes::note(tag, false);
-        let fold = fold(tag);
-        let [one, other] = self.lines_of(fold);
-        let mut places = one[..PLACES].iter().chain(&other[..PLACES]);
-        match places.find(|place| value(place) == fold) {
-            Some(place) if fold != 0 => place.store(0, Ordering::Release),
-            _ => one[PLACES].store(value(&one[PLACES]).saturating_sub(1), Ordering::Release),
+        changes::note(&key.tag, false);
+        let homes = self.homes_of(fold(&key.tag));
+        for Home { line, bits } in &homes {
+            for place in &line[..PLACES] {
+                if let Some(number) = key_number(value(place), *bits)
+                    && self.keys.has(number, key)
+                {
+                    place.store(0, Ordering::Release);
+                    return self.keys.wipe(number);
+                }
+            }
         }
+        let without_room = &homes[0].line[PLACES];
+        without_room.store(value(without_room).saturating_sub(1), Ordering::Release);
     }
 
-    /// True if the filter lets a datagram with this tag pass.
+    /// Lets the filter drop copies of a packet, known by the first half of its client MAC, unless
+    /// they come from `except`.
+    pub fn drop_copies(&self, packet: u64, except: Option<Source>) {
+        self.copies.add(packet, except);
+    }
+
+    /// True if the filter goes on with a datagram that has this tag.
     pub fn passes(&self, tag: &[u8; TAG]) -> bool {
-        let fold = fold(tag);
-        let is_in = |line: &[AtomicU64; WORDS]| {
-            value(&line[PLACES]) != 0 || line[..PLACES].iter().any(|place| value(place) == fold)
+        let is_in = |Home { line, bits }: Home| {
+            let is_it = |place| key_number(value(place), bits).is_some();
+            value(&line[PLACES]) != 0 || line[..PLACES].iter().any(is_it)
         };
-        self.lines_of(fold).into_iter().any(is_in)
+        self.homes_of(fold(tag)).into_iter().any(is_in)
     }
 
     /// What the filter has dropped since it was made.
     pub fn dropped(&self) -> FilterDrops {
         let sum = |word: usize| self.counters.iter().map(|line| value(&line[word])).sum();
-        FilterDrops { unknown_tag: sum(UNKNOWN_TAG), length: sum(LENGTH) }
+        FilterDrops {
+            unknown_tag: sum(UNKNOWN_TAG),
+            length: sum(LENGTH),
+            client_mac: sum(CLIENT_MAC),
+            copies: sum(COPIES),
+            quota: sum(QUOTA),
+        }
     }
 
-    /// All lines, those of counters too, as the kernel sees them.
+    /// All lines, as the kernel sees them.
     #[cfg(any(test, fuzzing))]
     pub fn memory_lines(&self) -> u64 {
-        (self.lines.len() + self.counters.len()) as u64
+        self.memory.len() as u64
     }
 
     #[cfg(any(test, fuzzing))]
     pub fn memory_word(&self, index: u64) -> &'static AtomicU64 {
-        let mut lines = self.lines.iter().chain(self.counters);
-        let line = lines.nth(index as usize / WORDS).expect("a line of this memory");
-        &line[index as usize % WORDS]
+        &self.memory[index as usize / WORDS][index as usize % WORDS]
     }
 
     /// A table with room for so many tags, in memory that is never freed.
@@ -127,18 +223,22 @@ impl SharedTags {
     }
 
     /// The two lines that a tag may be in: by the lower and by the upper half of its fold.
-    fn lines_of(&self, fold: u64) -> [&'static [AtomicU64; WORDS]; 2] {
+    fn homes_of(&self, fold: u64) -> [Home; 2] {
         let last = self.lines.len() - 1;
-        [fold as u32, (fold >> 32) as u32].map(|half| &self.lines[half as usize & last])
+        let [lower, upper] = [fold as u32, (fold >> 32) as u32];
+        let home = |half: u32, bits| Home { line: &self.lines[half as usize & last], bits };
+        // They differ, as both may be the same line.
+        [home(lower, lower ^ upper), home(upper, !(lower ^ upper))]
     }
 }
 
-fn room(line: &[AtomicU64; WORDS]) -> usize {
-    line[..PLACES].iter().filter(|place| value(place) == 0).count()
+/// The number of the key in a place that has these bits of a tag.
+fn key_number(place: u64, bits: u32) -> Option<u32> {
+    if (place >> 32) as u32 == bits { (place as u32).checked_sub(1) } else { None }
 }
 
-fn value(word: &AtomicU64) -> u64 {
-    word.load(Ordering::Relaxed)
+fn room(line: &Line) -> usize {
+    line[..PLACES].iter().filter(|place| value(place) == 0).count()
 }
 
 /// The order in which tags come and go, for tests.
@@ -169,102 +269,4 @@ pub(in crate::core) mod changes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Tags that look like those of clients.
-    fn tags(count: u32) -> Vec<[u8; TAG]> {
-        let tag = |n: u32| super::super::keyed16(&[7; 32], &[&n.to_be_bytes()]);
-        (0..count).map(tag).collect()
-    }
-
-    fn is_blank(shared: &SharedTags) -> bool {
-        (0..shared.memory_lines() * WORDS as u64).all(|word| value(shared.memory_word(word)) == 0)
-    }
-
-    #[test]
-    fn what_was_added_passes_and_nothing_else_until_it_is_removed() {
-        let shared = SharedTags::for_tests(400);
-        let tags = tags(800);
-        let (known, unknown) = tags.split_at(400);
-        known.iter().for_each(|tag| shared.insert(tag));
-        assert!(known.iter().all(|tag| shared.passes(tag)));
-        assert!(!unknown.iter().any(|tag| shared.passes(tag)), "no line is full yet");
-        for (index, tag) in known.iter().enumerate() {
-            shared.remove(tag);
-            assert!(!shared.passes(tag) && known[index + 1..].iter().all(|tag| shared.passes(tag)));
-        }
-        assert!(is_blank(&shared));
-    }
-
-    #[test]
-    fn a_tag_without_room_passes_with_all_that_belongs_to_its_line_and_leaves_no_trace() {
-        let shared = SharedTags::for_tests(1);
-        assert_eq!(shared.len(), FEWEST);
-        let tags = tags(2000);
-        tags.iter().for_each(|tag| shared.insert(tag));
-        assert!(tags.iter().all(|tag| shared.passes(tag)));
-        // In another order: places get free while tags without room stay.
-        let (some, others) = tags.split_at(1200);
-        others.iter().for_each(|tag| shared.remove(tag));
-        assert!(some.iter().all(|tag| shared.passes(tag)));
-        some.iter().for_each(|tag| shared.remove(tag));
-        assert!(is_blank(&shared) && !tags.iter().any(|tag| shared.passes(tag)));
-    }
-
-    #[test]
-    fn a_tag_that_was_added_twice_is_removed_twice() {
-        let shared = SharedTags::for_tests(100);
-        let [tag] = [tags(1)[0]];
-        for _ in 0..20 {
-            shared.insert(&tag);
-        }
-        for _ in 0..20 {
-            assert!(shared.passes(&tag));
-            shared.remove(&tag);
-        }
-        assert!(is_blank(&shared));
-    }
-
-    #[test]
-    fn a_tag_that_folds_to_what_an_empty_place_holds_passes_too() {
-        let shared = SharedTags::for_tests(100);
-        let fill: Vec<[u8; TAG]> =
-            (0..14).map(|_| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0]).collect();
-        fill.iter().for_each(|tag| shared.insert(tag));
-        shared.insert(&[5; TAG]);
-        assert!(shared.passes(&[5; TAG]));
-        shared.remove(&[5; TAG]);
-        fill.iter().for_each(|tag| shared.remove(tag));
-        assert!(is_blank(&shared));
-    }
-
-    #[test]
-    fn a_table_for_100_000_clients_has_room_for_all_and_takes_eight_megabytes() {
-        let lines = SharedTags::lines_for(4 * 100_000) * WORDS * 8;
-        assert!(lines <= (8 << 20) + COUNTING * 64, "{lines}");
-        let shared = SharedTags::for_tests(4 * 131_072);
-        let tags = tags(4 * 131_072);
-        tags.iter().for_each(|tag| shared.insert(tag));
-        let full = shared.lines.iter().filter(|line| value(&line[PLACES]) != 0).count();
-        assert!(full < 50, "{full} lines of {} let everything pass", shared.len());
-    }
-
-    #[test]
-    fn counters_of_all_processors_are_added() {
-        let shared = SharedTags::for_tests(1);
-        for (line, counters) in (1..).zip(shared.counters) {
-            counters[UNKNOWN_TAG].store(line, Ordering::Relaxed);
-            counters[LENGTH].store(1, Ordering::Relaxed);
-        }
-        assert_eq!(shared.dropped(), FilterDrops { unknown_tag: 2080, length: 64 });
-    }
-
-    #[test]
-    fn memory_of_another_size_is_refused() {
-        for lines in [0, COUNTING, COUNTING + 3, 100] {
-            let lines = (0..lines).map(|_| std::array::from_fn(|_| AtomicU64::new(0)));
-            assert!(SharedTags::new(Box::leak(lines.collect::<Box<_>>())).is_none());
-        }
-    }
-}
+mod tests;

@@ -33,6 +33,7 @@ pub(super) const R1: Register = Register(1);
 pub(super) const R2: Register = Register(2);
 pub(super) const R3: Register = Register(3);
 pub(super) const R4: Register = Register(4);
+pub(super) const R5: Register = Register(5);
 pub(super) const R6: Register = Register(6);
 pub(super) const R7: Register = Register(7);
 pub(super) const R8: Register = Register(8);
@@ -85,6 +86,8 @@ pub(super) enum Size {
 #[repr(i32)]
 pub(super) enum Helper {
     FindInMap = 1,
+    /// Nanoseconds since the start of the machine.
+    Clock = 5,
     ProcessorNumber = 8,
     LoadBytes = 26,
     /// The length of a frame at an interface.
@@ -110,11 +113,14 @@ const ATOMIC: u8 = 0xc0;
 /// The second operand is a register and not the immediate.
 const WITH_REGISTER: u8 = 0x08;
 const CALL: u8 = 0x80;
+const CALL_FUNCTION: u8 = JUMP | CALL;
 const EXIT: u8 = 0x90;
 const TO_BIG_ENDIAN: u8 = 0xd8;
 const WIDE: u8 = 0x18;
 /// The immediate of a wide load is the descriptor of a map.
 const MAP: Register = Register(1);
+/// The immediate of a call is the distance to a function of the program.
+const FUNCTION: Register = Register(1);
 
 /// Collects instructions; [`Assembler::finish`] turns labels into distances.
 #[derive(Default)]
@@ -165,6 +171,14 @@ impl Assembler {
         self.push(ARITHMETIC_64 | operation as u8, to, R0, 0, value);
     }
 
+    /// Rotates 32 bits. Changes `R0` too.
+    pub(super) fn rotate_left(&mut self, register: Register, bits: u32) {
+        self.op32(Operation::Set, R0, register);
+        self.op32_with(Operation::ShiftLeft, R0, bits);
+        self.op32_with(Operation::ShiftRight, register, 32 - bits);
+        self.op32(Operation::Or, register, R0);
+    }
+
     /// Turns the lowest `bits` of a register into a big-endian number, or back. The others become
     /// zero.
     pub(super) fn big_endian(&mut self, register: Register, bits: i32) {
@@ -210,6 +224,12 @@ impl Assembler {
         self.push(JUMP | CALL, R0, R0, 0, helper as i32);
     }
 
+    /// Calls the function at `label`, which ends as the program does. It has registers of its own
+    /// but for the arguments.
+    pub(super) fn call_function(&mut self, label: Label) {
+        self.jump_by(CALL_FUNCTION, R0, FUNCTION, 0, label);
+    }
+
     pub(super) fn exit(&mut self) {
         self.push(JUMP | EXIT, R0, R0, 0, 0);
     }
@@ -246,7 +266,11 @@ impl Assembler {
         for (at, label) in &self.jumps {
             let place = i64::try_from(self.places[label.0]?).ok()?;
             let distance = place - i64::try_from(*at).ok()? - 1;
-            self.program[*at].offset = i16::try_from(distance).ok()?;
+            let instruction = &mut self.program[*at];
+            match instruction.code {
+                CALL_FUNCTION => instruction.immediate = i32::try_from(distance).ok()?,
+                _ => instruction.offset = i16::try_from(distance).ok()?,
+            }
         }
         Some(self.program)
     }

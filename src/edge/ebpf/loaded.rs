@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Instruction, TagFilter, program};
 use crate::core::keyring::SharedTags;
+use crate::core::quota::Rate;
 use crate::edge::bpf::FilterSpec;
 use crate::edge::sys::{self, PacketProgram};
 
@@ -18,6 +19,7 @@ const LOG: usize = 64 << 10;
 pub struct TagMap {
     map: OwnedFd,
     pub tags: SharedTags,
+    rate: Rate,
 }
 
 /// Why there is no program in the kernel.
@@ -30,14 +32,14 @@ pub enum NotLoaded {
 }
 
 impl TagMap {
-    /// A table with room for so many tags.
-    pub fn new(tags: usize) -> Result<Self, NotLoaded> {
+    /// A table with room for so many tags, of clients who may knock at this rate.
+    pub fn new(tags: usize, rate: Rate) -> Result<Self, NotLoaded> {
         let lines = SharedTags::lines_for(tags);
         let lines = u32::try_from(lines).map_err(|_| NotLoaded::too_large())?;
         let (map, memory) =
             sys::shared_lines(lines, *b"toctoc_tags\0\0\0\0\0").map_err(NotLoaded::without_log)?;
         let tags = SharedTags::new(memory).ok_or_else(NotLoaded::too_large)?;
-        Ok(Self { map, tags })
+        Ok(Self { map, tags, rate })
     }
 
     /// Loads the program for `spec` and these tags.
@@ -48,7 +50,7 @@ impl TagMap {
 
     /// What a program needs to know these tags.
     pub fn filter<'a>(&'a self, mask: &'a [u8; 32]) -> TagFilter<'a> {
-        TagFilter { mask, tags: &self.tags, map: self.map.as_raw_fd() }
+        TagFilter { mask, tags: &self.tags, map: self.map.as_raw_fd(), rate: self.rate }
     }
 }
 

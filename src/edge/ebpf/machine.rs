@@ -26,6 +26,8 @@ pub struct Machine<'a> {
     map: i32,
     interface: Option<Interface<'a>>,
     processor: u32,
+    /// The clock, in nanoseconds.
+    pub time: u64,
     registers: [Option<u64>; 11],
     stack: [Option<u8>; STACK_SIZE],
     /// Instructions carried out.
@@ -50,7 +52,8 @@ impl<'a> Machine<'a> {
         registers[1] = Some(CONTEXT);
         registers[10] = Some(STACK);
         let (stack, interface) = ([None; STACK_SIZE], None);
-        Self { program, packet, tags, map, interface, processor, registers, stack, steps: 0 }
+        let (time, steps) = (0, 0);
+        Self { program, packet, tags, map, interface, processor, time, registers, stack, steps }
     }
 
     /// For a program at an interface.
@@ -62,6 +65,8 @@ impl<'a> Machine<'a> {
     /// The number of bytes that the program accepts, or what it does at an interface.
     pub fn run(&mut self) -> u32 {
         let mut at = 0;
+        // Where to go on behind each call, and with which registers.
+        let mut callers: Vec<(usize, [Option<u64>; 11])> = Vec::new();
         loop {
             self.steps += 1;
             assert!(self.steps < 1_000_000, "the program does not end");
@@ -107,12 +112,26 @@ impl<'a> Machine<'a> {
                         assert_eq!((size(code), immediate), (8, 0), "an addition");
                         self.add(address, value);
                     } else {
-                        self.store(address, &value.to_le_bytes()[..size(code)]);
+                        self.store(address, value, size(code));
                     }
                 }
                 4 | 7 => self.arithmetic(code, to, from, immediate),
+                5 if code == 0x85 && from == 1 => {
+                    callers.push((at, self.registers));
+                    assert!(callers.len() < 8, "calls in calls");
+                    self.registers[6..].fill(None);
+                    self.registers[0] = None;
+                    at = at.checked_add_signed(immediate as isize).expect("in the program");
+                }
                 5 | 6 if code == 0x85 => self.call(immediate),
-                5 | 6 if code == 0x95 => return self.register(0) as u32,
+                5 | 6 if code == 0x95 => {
+                    let returned = self.register(0);
+                    let Some((place, registers)) = callers.pop() else { return returned as u32 };
+                    self.registers = registers;
+                    self.registers[..6].fill(None);
+                    self.registers[0] = Some(returned);
+                    at = place;
+                }
                 _ => {
                     if self.jumps(code, to, from, immediate) {
                         at = at.checked_add_signed(offset.into()).expect("in the program");
@@ -201,6 +220,7 @@ impl<'a> Machine<'a> {
                 let line = self.load(self.register(2), 4);
                 if line < lines { values + VALUE_SIZE * line } else { 0 }
             }
+            5 => self.time,
             8 => self.processor.into(),
             26 if self.interface.is_none() => self.load_bytes(),
             189 if self.interface.is_some() => self.load_bytes(),
@@ -227,8 +247,8 @@ impl<'a> Machine<'a> {
             Some(bytes) => {
                 // Such a call needs no alignment.
                 let bytes = bytes.to_vec();
-                for (place, byte) in (to..).zip(&bytes) {
-                    self.store(place, &[*byte]);
+                for (place, byte) in (to..).zip(bytes) {
+                    self.store(place, byte.into(), 1);
                 }
                 0
             }
@@ -261,10 +281,14 @@ impl<'a> Machine<'a> {
         bytes.iter().rev().fold(0, number)
     }
 
-    fn store(&mut self, address: u64, bytes: &[u8]) {
-        let start = on_stack(address, bytes.len());
-        for (place, byte) in self.stack[start..].iter_mut().zip(bytes) {
-            *place = Some(*byte);
+    fn store(&mut self, address: u64, value: u64, size: usize) {
+        if address >= VALUES {
+            assert_eq!(size, 8);
+            return self.word(address).store(value, Ordering::Relaxed);
+        }
+        let start = on_stack(address, size);
+        for (place, byte) in self.stack[start..start + size].iter_mut().zip(value.to_le_bytes()) {
+            *place = Some(byte);
         }
     }
 

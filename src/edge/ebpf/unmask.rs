@@ -52,16 +52,9 @@ fn quarter_round(asm: &mut Assembler, words: [i16; 4]) {
     for (sum, with, rotated, bits) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
         asm.op32(Operation::Add, sum, with);
         asm.op32(Operation::Xor, rotated, sum);
-        rotate_left(asm, rotated, bits);
+        asm.rotate_left(rotated, bits);
     }
     for (register, word) in [a, b, c, d].into_iter().zip(words) {
         asm.store(Size::Word, STACK, STATE + 4 * word, register);
     }
-}
-
-fn rotate_left(asm: &mut Assembler, register: Register, bits: u32) {
-    asm.op32(Operation::Set, R0, register);
-    asm.op32_with(Operation::ShiftLeft, R0, bits);
-    asm.op32_with(Operation::ShiftRight, register, 32 - bits);
-    asm.op32(Operation::Or, register, R0);
 }

@@ -17,9 +17,9 @@ use super::loaded::{NotLoaded, load};
 use super::own_addresses::{ALL, LINES, OwnAddresses, PLACES};
 use super::translation::CONTEXT;
 use super::unmask::unmask;
-use super::{AT, FOLD, Half, MASKED, TagFilter, find_line, fold, load_tag, look_up};
+use super::{AT, FOLD, LOADED, MASKED, TagFilter, find_line, load_bytes, look_up};
 use crate::core::keyring::COUNTING;
-use crate::core::wire::DATAGRAM;
+use crate::core::wire::{DATAGRAM, MASKED_TAG};
 use crate::edge::bpf::UDP_HEADER;
 use crate::edge::sys::{self, PacketProgram};
 
@@ -69,7 +69,7 @@ pub(super) fn program(
     port: u16, filter: &TagFilter<'_>, own: i32,
 ) -> Option<Zeroizing<Vec<Instruction>>> {
     let mut asm = Assembler::default();
-    let [v6, destined, pass] = asm.labels();
+    let [v6, destined, unknown, pass] = asm.labels();
     asm.copy(CONTEXT, R1);
     load_frame(&mut asm, IPV4_HEADER, pass);
     // A frame to several machines.
@@ -86,12 +86,11 @@ pub(super) fn program(
     asm.place(destined);
     is_ours(&mut asm, own, pass);
     asm.copy(AT, DATAGRAM_AT);
-    load_tag(&mut asm, Helper::LoadFrameBytes, pass);
+    load_bytes(&mut asm, Helper::LoadFrameBytes, MASKED_TAG as i32, MASKED, LOADED, pass);
     unmask(&mut asm, filter.mask, MASKED, FOLD);
-    fold(&mut asm);
-    for half in [Half::Lower, Half::Upper] {
-        look_up(&mut asm, filter, half, pass);
-    }
+    look_up(&mut asm, filter, unknown, pass);
+    asm.jump(pass);
+    asm.place(unknown);
     count(&mut asm, own);
     asm.end_with(DROP);
     asm.place(pass);

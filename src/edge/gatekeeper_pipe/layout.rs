@@ -290,7 +290,10 @@ impl Message for ToGatekeeper {
                 for count in rejected.0 {
                     fields = fields.u64(count);
                 }
-                fields = fields.u64(filtered.unknown_tag).u64(filtered.length);
+                let FilterDrops { unknown_tag, length, client_mac, copies, quota } = filtered;
+                for number in [unknown_tag, length, client_mac, copies, quota] {
+                    fields = fields.u64(number);
+                }
                 fields.u64(xdp).u64(read).u64(lost).u64(doors).u64(waiting)
             }
             Self::Down { capture } => Fields::of(12).u16(capture),
@@ -339,7 +342,13 @@ impl Message for ToGatekeeper {
                 }
                 Self::Counters(Tally {
                     rejected: Counters(counters),
-                    filtered: FilterDrops { unknown_tag: r.u64()?, length: r.u64()? },
+                    filtered: FilterDrops {
+                        unknown_tag: r.u64()?,
+                        length: r.u64()?,
+                        client_mac: r.u64()?,
+                        copies: r.u64()?,
+                        quota: r.u64()?,
+                    },
                     xdp: r.u64()?,
                     read: r.u64()?,
                     lost: r.u64()?,

@@ -138,7 +138,13 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
         },
         ToGatekeeper::Counters(Tally {
             rejected: Counters([3; Reject::ALL.len()]),
-            filtered: FilterDrops { unknown_tag: 8, length: 9 },
+            filtered: FilterDrops {
+                unknown_tag: 8,
+                length: 9,
+                client_mac: 18,
+                copies: 19,
+                quota: 20,
+            },
             xdp: 10,
             read: 4,
             lost: 5,

@@ -51,7 +51,7 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     }
     let tally = |read, lost| {
         let (rejected, doors) = (counters, read - counters.sum());
-        let filtered = FilterDrops { unknown_tag: 18, length: lost };
+        let filtered = FilterDrops { unknown_tag: 18, length: lost, ..FilterDrops::default() };
         ToGatekeeper::Counters(Tally { rejected, filtered, xdp: 2, read, lost, doors, waiting: 0 })
     };
     world.tell(tally(6, 2));

@@ -118,3 +118,36 @@ fn a_removed_client_takes_its_packets_with_it_and_leaves_its_row_to_the_next() {
     assert_eq!(clients.insert(known(CLIENT)), 1);
     assert_eq!(clients.admit(NOW, 1, queued(&mine, "192.0.2.7"), |_| {}), Ok(()), "its own packet");
 }
+
+#[test]
+fn copies_are_useless_to_all_once_they_were_noticed_and_can_only_be_rejected() {
+    let mut clients = clients(1);
+    let take = |clients: &mut Clients, number: u8, source: &str| {
+        let knock = queued(&datagram(number), source);
+        let packet = knock.id();
+        let taken = clients.admit(NOW, 0, knock, |_| {});
+        (taken.is_ok(), clients.useless_copies(0, packet), packet)
+    };
+    let named = Source::new("192.0.2.7".parse().unwrap());
+    // From the same source: after the eighth, but only if it is open.
+    let (_, _, packet) = take(&mut clients, 1, "192.0.2.7");
+    for _ in 0..20 {
+        assert_eq!(take(&mut clients, 1, "192.0.2.7").1, None, "its queue may be long");
+    }
+    clients.set_requested(0, packet, named);
+    assert_eq!(clients.useless_copies(0, packet), Some(UselessCopies { except: None }));
+    let (_, _, packet) = take(&mut clients, 2, "192.0.2.7");
+    clients.mark_used(0, packet);
+    let seen: Vec<bool> = (0..8).map(|_| take(&mut clients, 2, "192.0.2.7").1.is_some()).collect();
+    assert_eq!(seen, [false, false, false, false, false, false, false, true]);
+    // From another: after its alarm, and not from the address that it names.
+    let (_, _, packet) = take(&mut clients, 3, "192.0.2.66");
+    clients.set_requested(0, packet, named);
+    assert_eq!(clients.useless_copies(0, packet), None, "no copy has come");
+    let except = Some(named);
+    let (_, useless, _) = take(&mut clients, 3, "192.0.2.67");
+    assert_eq!(useless, Some(UselessCopies { except }));
+    assert!(take(&mut clients, 3, "192.0.2.7").0, "the client's own");
+    clients.set_requested(0, packet, named);
+    assert_eq!(clients.useless_copies(0, packet), Some(UselessCopies { except: None }));
+}

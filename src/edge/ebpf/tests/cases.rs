@@ -15,7 +15,9 @@ struct Case {
 fn cases(odd: u32) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name, make: &dyn Fn(&[u8]) -> Packet, [classic, known, unknown]: [u32; 3]| {
-        cases.push(Case { name, packet: make(&knock(1)), classic, tagged: known });
+        // Each has its own: a copy would be another case.
+        let number = u8::try_from(cases.len()).unwrap();
+        cases.push(Case { name, packet: make(&knock(number)), classic, tagged: known });
         cases.push(Case { name, packet: make(&junk(1)), classic, tagged: unknown });
     };
     let us = Packet::to_us;

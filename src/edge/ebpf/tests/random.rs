@@ -71,7 +71,7 @@ fn filter_and_engine_agree_about_packets_by_chance() {
             packet.vlan = dice.pick(&[None, None, None, Some(0x2000), Some(7)]);
             counts[usize::from(oracle.check(&packet) > 0)] += 1;
         }
-        assert!(counts.iter().all(|count| *count > 500), "{counts:?}");
+        assert!(counts.iter().all(|count| *count > 300), "{counts:?}");
     }
 }
 
