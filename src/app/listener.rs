@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::core::bytes::{saturated_u16, saturated_u64};
 use crate::core::engine::{Action, Engine};
-use crate::core::sequence::SequenceEvent;
+use crate::core::sequence::{Ipv6, SequenceEvent};
 use crate::core::types::{Now, Reject, Wall};
 use crate::edge::capture::{self, Capture, CaptureResult};
 use crate::edge::confine::{ConfineFailure, ConfineStep, Limitation, confine};
@@ -24,7 +24,7 @@ use crate::edge::gatekeeper_pipe::{ListenerEnd, Pipe, PipeError, Tally, ToGateke
 use crate::edge::raw::{self, Sender};
 use crate::edge::socket_failure::SocketFailure;
 use crate::edge::{clock, entropy, sys};
-use captures::{EarlyFilter, open_captures};
+use captures::{Captures, EarlyFilter, KernelFilter, open_captures};
 use reports::{StepReports, report, report_for_log};
 use setup::{AddressUpdate, ListenerSetup, roomy_engine};
 
@@ -179,21 +179,30 @@ impl Listener {
     ) -> Result<(Self, u32), Failure> {
         let ListenerSetup { setup, clients, engine, interfaces, filter, user, .. } = prepared;
         let makes_xdp = prepared.makes_xdp;
-        let (addresses, kernel_tags) = (prepared.addresses, prepared.kernel_tags);
-        // Lets the library query the system now, before confinement forbids it.
-        entropy::bytes::<1>()
+        let addresses = prepared.addresses;
+        // Also lets the library query the system now, before confinement forbids it.
+        let seed = entropy::bytes()
             .map_err(|_| ConfineFailure { step: ConfineStep::Entropy, errno: 0 })?;
-        let engine = engine.unwrap_or_else(|| roomy_engine(setup, clients));
+        let kernel_filter = KernelFilter {
+            tags: prepared.kernel_tags,
+            first_steps: prepared.first_steps,
+            seed: u64::from_le_bytes(seed),
+            ipv6: prepared.ipv6 == Ipv6::Counts,
+        };
+        let mut engine = engine.unwrap_or_else(|| roomy_engine(setup, clients));
         let mut early = None;
-        if let (true, Some(tags), Some(port)) = (makes_xdp, &kernel_tags, filter.knock_port)
+        if let (true, Some(tags), Some(port)) = (makes_xdp, &kernel_filter.tags, filter.knock_port)
             && let Some(EarlyFilter { program, addresses }) = tags.early_filter(port)
             // Without it the gatekeeper says that there is no program.
             && pipe.send_with(ToGatekeeper::Xdp, program.as_fd()).is_ok()
         {
             early = Some(addresses);
         }
-        let (captures, lacks) = open_captures(&interfaces, &filter, kernel_tags.as_ref())?;
-        drop(kernel_tags);
+        let Captures { captures, lacks, first_steps } =
+            open_captures(&interfaces, &filter, kernel_filter)?;
+        if let Some(first_steps) = first_steps {
+            engine.hold_in(first_steps);
+        }
         let has_receipts = filter.knock_port.is_some();
         let sender = match has_receipts {
             true => Sender::open().map_err(|why| Failure::Socket { capture: 0, why })?,
@@ -374,6 +383,7 @@ impl Listener {
         let tally = Tally {
             rejected,
             filtered: self.engine.filtered(),
+            holds: self.engine.holds_first_steps(),
             xdp: self.early.as_ref().map_or(0, OwnAddresses::dropped),
             read: self.engine.packets(),
             lost: self.lost,

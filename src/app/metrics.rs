@@ -98,7 +98,7 @@ fn packets(page: &mut Page, packets: &PacketCounts) {
     }
     let help = "Rejected packets that the kernel's filter dropped, by reason.";
     page.family("toctoc_filtered", "counter", help);
-    for reject in [Reject::UnknownTag, Reject::Length] {
+    for reject in [Reject::UnknownTag, Reject::Length, Reject::FirstStep] {
         let found = packets.filtered.iter().find(|(name, _)| name == reject.name());
         let number = found.map_or(0, |(_, number)| *number);
         page.sample("toctoc_filtered_total", &[("reason", reject.name())], number);

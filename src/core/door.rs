@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::types::{Port, Proto, ServiceName};
 pub use weakness::{Weakness, is_shipped, weaknesses};
 
+pub mod first_steps;
 pub mod weakness;
 
 /// The most steps of a sequence.
@@ -146,11 +147,11 @@ pub enum Step {
 }
 
 impl Step {
-    pub fn tcp(number: u16) -> Self {
+    pub const fn tcp(number: u16) -> Self {
         Step::Port(Port { proto: Proto::Tcp, number })
     }
 
-    pub fn udp(number: u16) -> Self {
+    pub const fn udp(number: u16) -> Self {
         Step::Port(Port { proto: Proto::Udp, number })
     }
 

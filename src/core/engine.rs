@@ -14,6 +14,7 @@ use super::keyring::{FilterDrops, SLOTS, Secret, SharedTags, TAG, TagOwner, TagT
 use super::knock::{Asked, HandedKnock, KnockKind, RECEIPT_BODY, Request};
 use super::packet::{Arrival, LocalAddresses, ParsedPacket, parse};
 use super::quota::Rate;
+use super::sequence::first_steps::FirstSteps;
 use super::sequence::{ATTEMPTS, DoorSpec, KnockPacket, Machine, MachineRules, SequenceEvent};
 use super::types::{Boot, ClientId, Counters, Now, Reject, Source};
 use super::wire::{DATAGRAM, DecryptedParts, GatewayKeys, RECEIPT, identify};
@@ -109,6 +110,13 @@ impl Engine {
         self.addresses = knock.into_iter().map(Source::new).collect();
         if let Some(machine) = &mut self.doors {
             machine.set_addresses(door);
+        }
+    }
+
+    /// Lets the kernel's filter hold the first steps of doors while a flood of them lasts.
+    pub fn hold_in(&mut self, first_steps: FirstSteps) {
+        if let Some(machine) = &mut self.doors {
+            machine.hold_in(first_steps);
         }
     }
 
@@ -218,10 +226,14 @@ impl Engine {
         actions.push(Action::Receipt { from, to, bytes });
     }
 
-    /// Ends tickets that are due.
+    /// Ends tickets that are due, and begins or ends holding first steps. To be called at least
+    /// once a second.
     pub fn tick(&mut self, now: Boot) {
         if let Some(sealed) = &mut self.sealed {
             sealed.tickets.expire(now);
+        }
+        if let Some(machine) = &mut self.doors {
+            machine.tick(now);
         }
     }
 
@@ -261,10 +273,20 @@ impl Engine {
         self.packets
     }
 
-    /// What the kernel's filter has dropped, if it knows tags.
+    /// What the kernel's filter has dropped, if it is ours.
     pub fn filtered(&self) -> FilterDrops {
         let shared = self.sealed.as_ref().and_then(|sealed| sealed.shared.as_ref());
-        shared.map(SharedTags::dropped).unwrap_or_default()
+        let first_step = self.first_steps().map_or(0, FirstSteps::held);
+        FilterDrops { first_step, ..shared.map(SharedTags::dropped).unwrap_or_default() }
+    }
+
+    /// True while the kernel's filter holds first steps.
+    pub fn holds_first_steps(&self) -> bool {
+        self.first_steps().is_some_and(FirstSteps::are_held)
+    }
+
+    fn first_steps(&self) -> Option<&FirstSteps> {
+        self.doors.as_ref().and_then(Machine::first_steps)
     }
 
     /// Packets that went to the doors.

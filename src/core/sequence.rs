@@ -11,21 +11,31 @@
 //! Our own doors (`own`) do not know of each other: a door does not see the ports that it does not
 //! list. Each first step begins an attempt, also beside an older one, so a knock that broke off
 //! never spoils the next one.
+//!
+//! During a flood of first steps the kernel's filter holds them (`flood`). A later step then takes
+//! the first step of its source from the filter's memory, and the attempt begins as if that step
+//! had arrived at its time. What a held first step does not do is end attempts as a wrong step.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::address::as_text;
+use super::door::first_steps::FEWEST;
 use super::door::{Door, Step, TcpFlags};
-use super::types::{SECOND, Wall};
+use super::types::{Boot, SECOND, Wall};
 use crate::core::bytes::saturated_i64;
 use attempts::{Attempt, Attempts};
+use first_steps::FirstSteps;
+use flood::Flood;
 
 mod attempts;
+pub mod first_steps;
+mod flood;
 #[cfg(test)]
 mod tests;
 
 pub use attempts::ATTEMPTS;
+pub use flood::FLOOD;
 
 /// The most cooldowns at once. Only a source that completes a sequence adds one.
 pub const COOLDOWNS: usize = 4096;
@@ -163,7 +173,12 @@ pub struct Machine {
     cooldowns: BTreeMap<(u16, IpAddr), i64>,
     /// The second of the last packet that counts.
     second: i64,
+    /// The first steps that the kernel holds, if its filter can.
+    flood: Option<Flood>,
 }
+
+/// The times of the held first steps that count beside one packet, in seconds of the packets' clock.
+type HeldTimes = BTreeMap<Step, i64>;
 
 /// An attempt at the same own door that is further.
 #[derive(Clone, Copy)]
@@ -183,9 +198,27 @@ impl Machine {
             ended: Vec::new(),
             cooldowns: BTreeMap::new(),
             second: 0,
+            flood: None,
         };
         machine.index_steps();
         machine
+    }
+
+    /// Lets the kernel's filter hold first steps in this memory while a flood of them lasts.
+    pub fn hold_in(&mut self, first_steps: FirstSteps) {
+        self.flood = Some(Flood::new(first_steps));
+    }
+
+    /// Begins or ends holding. To be called at least once a second.
+    pub fn tick(&mut self, now: Boot) {
+        if let Some(flood) = &mut self.flood {
+            flood.tick(now);
+        }
+    }
+
+    /// The first steps that the kernel holds, if its filter can.
+    pub fn first_steps(&self) -> Option<&FirstSteps> {
+        self.flood.as_ref().map(Flood::first_steps)
     }
 
     pub fn set_addresses(&mut self, own: Vec<IpAddr>) {
@@ -209,6 +242,9 @@ impl Machine {
         if hit.source.is_ipv6() && self.rules.ipv6 != Ipv6::Counts {
             return self.refuse_ipv6(hit, emit);
         }
+        if let Some(flood) = &mut self.flood {
+            flood.count(hit.step);
+        }
         let listening = self.listening(hit);
         if listening.is_empty() {
             return;
@@ -216,17 +252,26 @@ impl Machine {
         emit(SequenceEvent::Seen);
         self.second = saturated_i64(at.0 / SECOND);
         self.report_ended(emit);
+        let held = self.take_held(at, hit, &listening);
         if listening.iter().any(|door| !self.is_own(*door)) {
-            self.classic_hit(hit, emit);
+            self.classic_hit(hit, &listening, &held, emit);
         }
-        self.own_hit(hit, &listening, emit);
+        self.own_hit(hit, &listening, &held, emit);
     }
 
-    fn classic_hit(&mut self, hit: &KnockPacket, emit: &mut impl FnMut(SequenceEvent)) {
-        let attempts = self
-            .attempts
-            .of(hit.source, |door| !self.is_own(door) && self.accepts(door, hit.destination));
+    fn classic_hit(
+        &mut self, hit: &KnockPacket, listening: &[u16], held: &HeldTimes,
+        emit: &mut impl FnMut(SequenceEvent),
+    ) {
+        let mut attempts = self.classic_attempts(hit);
         if attempts.is_empty() {
+            for door in listening {
+                if !self.is_own(*door) {
+                    attempts.extend(self.begin_held(*door, hit, held, true, emit));
+                }
+            }
+            // Also beside those: where a forger has made the first step of one door count for
+            // everybody, nobody could begin at another door.
             self.begin(hit, emit);
         }
         for id in attempts {
@@ -235,7 +280,8 @@ impl Machine {
     }
 
     fn own_hit(
-        &mut self, hit: &KnockPacket, listening: &[u16], emit: &mut impl FnMut(SequenceEvent),
+        &mut self, hit: &KnockPacket, listening: &[u16], held: &HeldTimes,
+        emit: &mut impl FnMut(SequenceEvent),
     ) {
         let mut under_way: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
         for id in self.attempts.of(hit.source, |door| self.is_own(door)) {
@@ -245,10 +291,63 @@ impl Machine {
         }
         for door in listening {
             if self.is_own(*door) {
-                let attempts = under_way.remove(door).unwrap_or_default();
+                let mut attempts = under_way.remove(door).unwrap_or_default();
+                let is_first = attempts.is_empty();
+                attempts.extend(self.begin_held(*door, hit, held, is_first, emit));
                 self.own_door(hit.source, *door, hit.step, &attempts, emit);
             }
         }
+    }
+
+    /// The source's attempts at doors of a knockd.conf.
+    fn classic_attempts(&self, hit: &KnockPacket) -> Vec<u64> {
+        let accepts = |door| !self.is_own(door) && self.accepts(door, hit.destination);
+        self.attempts.of(hit.source, accepts)
+    }
+
+    /// Takes the first steps of the source that the kernel held, of doors at which this hit is a
+    /// later step. They are gone then, as an attempt would end with a wrong step.
+    fn take_held(&self, at: Wall, hit: &KnockPacket, listening: &[u16]) -> HeldTimes {
+        let mut held = HeldTimes::new();
+        let Some(flood) = &self.flood else { return held };
+        for door in listening {
+            let spec = self.doors.get(usize::from(*door));
+            if let Some(first) = spec.and_then(|spec| spec.sequence.first())
+                && *first != hit.step
+                && !held.contains_key(first)
+                && flood.first_steps().includes(*first)
+                && let Some(age) = flood.take(hit.source, hit.destination, *first)
+            {
+                held.insert(*first, saturated_i64(at.0.saturating_sub(age) / SECOND));
+            }
+        }
+        held
+    }
+
+    /// Begins an attempt with a held first step, if this hit is the second step. `tells`: the log
+    /// does not have the first step yet.
+    fn begin_held(
+        &mut self, door: u16, hit: &KnockPacket, held: &HeldTimes, tells: bool,
+        emit: &mut impl FnMut(SequenceEvent),
+    ) -> Option<u64> {
+        let spec = self.doors.get(usize::from(door))?;
+        let [first, second, ..] = spec.sequence.as_slice() else { return None };
+        let began = *held.get(first)?;
+        let deadline = began.saturating_add(spec.seq_timeout);
+        if *second != hit.step
+            || spec.sequence.len() < FEWEST
+            || spec.one_time
+            || deadline <= self.second
+            || self.in_cooldown(door, hit.source, began)
+        {
+            return None;
+        }
+        let id = self.attempts.begin(hit.source, door, deadline);
+        let Attempt { stage, .. } = self.attempts.advance(hit.source, id)?;
+        if tells {
+            emit(SequenceEvent::Stage { door, source: hit.source, stage });
+        }
+        Some(id)
     }
 
     /// A hit at one of our own doors. `attempts` are the source's attempts there, the oldest first.
@@ -278,7 +377,7 @@ impl Machine {
                 self.attempts.remove(source, id);
             }
         }
-        if spec.sequence.first() == Some(&step) && !self.in_cooldown(door, source) {
+        if spec.sequence.first() == Some(&step) && !self.in_cooldown(door, source, self.second) {
             let deadline = self.second.saturating_add(spec.seq_timeout);
             let id = self.attempts.begin(source, door, deadline);
             self.step_on(source, id, ahead, emit);
@@ -382,7 +481,7 @@ impl Machine {
             let Some(spec) = self.doors.get(usize::from(door)) else { continue };
             if !spec.own
                 && spec.sequence.first() == Some(&hit.step)
-                && !self.in_cooldown(door, hit.source)
+                && !self.in_cooldown(door, hit.source, self.second)
                 && self.accepts(door, hit.destination)
             {
                 let deadline = self.second.saturating_add(spec.seq_timeout);
@@ -436,9 +535,9 @@ impl Machine {
         }
     }
 
-    fn in_cooldown(&self, door: u16, source: IpAddr) -> bool {
+    fn in_cooldown(&self, door: u16, source: IpAddr, second: i64) -> bool {
         let end = self.cooldowns.get(&(door, source));
-        end.is_some_and(|end| self.second < *end)
+        end.is_some_and(|end| second < *end)
     }
 
     /// With a full table there is no cooldown.

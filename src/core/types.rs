@@ -282,6 +282,9 @@ rejects! {
     Pipe = "pipe",
     /// It was queued and lost: the pipe was full, or the listener ended.
     Dropped = "dropped",
+    /// In a flood of them: the first step at a door, which the kernel holds. It counts with the
+    /// steps after it.
+    FirstStep = "first-step",
 }
 
 /// Packets counted by reason.

@@ -24,7 +24,7 @@ pub const LONGEST: usize = 4096;
 /// Bytes captured of a packet of sealed knocks: all of it, with any IP header.
 pub(super) const WHOLE: u32 = 60 + LONGEST_UDP;
 /// Bytes captured of a packet for a door: any IP header and the TCP header.
-const HEADERS: u32 = 128;
+pub(super) const HEADERS: u32 = 128;
 pub(super) const UDP_HEADER: u32 = 8;
 /// The most datagrams that a sender can have merged into one packet (UDP_MAX_SEGMENTS).
 const MERGED: u32 = 64;

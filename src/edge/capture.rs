@@ -1,5 +1,5 @@
-//! AF_PACKET sockets. Our filter is attached and locked before they are bound: the one that knows
-//! tags if there is one, else the classic one.
+//! AF_PACKET sockets. Our filter is attached and locked before they are bound: the one in eBPF if
+//! there is one, else the classic one.
 //!
 //! A socket of protocol 0 receives nothing until it is bound, so no packet ever gets past the
 //! filter.
@@ -50,22 +50,22 @@ pub fn interface(name: &str) -> Result<u32, Fault> {
 /// The filters of a socket.
 pub struct Filters<'a> {
     pub classic: &'a [Instruction],
-    /// The program that knows tags, if the kernel has it.
-    pub with_tags: Option<BorrowedFd<'a>>,
+    /// The program in eBPF, if the kernel has it.
+    pub ebpf: Option<BorrowedFd<'a>>,
     /// True if they want to see the packets that this machine sends. Otherwise the kernel makes no
     /// copies of those, which would cost each packet as much as all the rest.
     pub outgoing: bool,
 }
 
 impl Filters<'_> {
-    /// Attaches one of them, for good. True if it knows tags.
+    /// Attaches one of them, for good. True if it is the one in eBPF.
     fn lock(&self, socket: &Socket) -> io::Result<bool> {
-        let mut knows_tags = false;
-        if let Some(program) = self.with_tags {
+        let mut has_ebpf = false;
+        if let Some(program) = self.ebpf {
             // A long program may be more than a socket's memory for options.
-            knows_tags = sys::attach_program(socket.as_fd(), program).is_ok();
+            has_ebpf = sys::attach_program(socket.as_fd(), program).is_ok();
         }
-        if !knows_tags {
+        if !has_ebpf {
             let filter: Vec<_> = self
                 .classic
                 .iter()
@@ -74,7 +74,7 @@ impl Filters<'_> {
             socket.attach_filter(&filter)?;
         }
         sys::lock_filter(socket.as_fd())?;
-        Ok(knows_tags)
+        Ok(has_ebpf)
     }
 }
 
@@ -95,8 +95,8 @@ pub struct Capture {
     socket: OwnedFd,
     /// Room for what the kernel says about a packet: its time.
     control: Vec<u8>,
-    /// True if its filter knows tags.
-    pub knows_tags: bool,
+    /// True if its filter is the one in eBPF.
+    pub has_ebpf: bool,
 }
 
 impl Capture {
@@ -106,7 +106,7 @@ impl Capture {
         // Cooked: offset 0 is the IP header on every kind of link.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))
             .map_err(SocketFailure::at(SocketStep::Capture))?;
-        let knows_tags = filters.lock(&socket).map_err(SocketFailure::at(SocketStep::Filter))?;
+        let has_ebpf = filters.lock(&socket).map_err(SocketFailure::at(SocketStep::Filter))?;
         // Going above the system's limit takes CAP_NET_ADMIN; the limit itself is the next best.
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
@@ -122,7 +122,7 @@ impl Capture {
         socket.set_nonblocking(true).map_err(SocketFailure::at(SocketStep::Capture))?;
         // From here on packets arrive.
         sys::bind_packet(socket.as_fd(), interface).map_err(SocketFailure::at(SocketStep::Bind))?;
-        Ok(Self { socket: socket.into(), control: cmsg_space!(TimeSpec), knows_tags })
+        Ok(Self { socket: socket.into(), control: cmsg_space!(TimeSpec), has_ebpf })
     }
 
     /// The next queued packet, in `buffer`. Never waits.

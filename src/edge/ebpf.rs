@@ -1,7 +1,7 @@
 //! The eBPF program for the capture sockets: the classic filter, and behind it tag, client MAC,
 //! copies and rate. A datagram that no client has made ends in the kernel and wakes nobody. See
-//! `bpf` for the classic filter, which does without these, and `core::keyring::shared_tags` for the
-//! memory that the program reads.
+//! `bpf` for the classic filter, which does without these, `core::keyring::shared_tags` for the
+//! memory that the program reads, and `first_steps` for doors.
 //!
 //! The program may only drop what the engine would reject. It repeats of the engine's checks what
 //! decides which bytes are the tags, unmasks them, and looks them up.
@@ -21,12 +21,14 @@ use crate::core::keyring::{
 use crate::core::quota::Rate;
 use crate::core::wire::{DATAGRAM, MASKED_TAG};
 use assembler::*;
+use first_steps::hold;
 use mac::{Functions, check_mac};
-use translation::{CONTEXT, X, context, translate};
+use translation::{Accepted, CONTEXT, X, context, translate};
 use unmask::unmask;
 use valid::{drop_copies, limit_rate};
 
 mod assembler;
+mod first_steps;
 mod loaded;
 mod mac;
 #[cfg(any(test, fuzzing))]
@@ -42,11 +44,12 @@ mod valid;
 mod xdp;
 
 pub use assembler::Instruction;
-pub use loaded::{NotLoaded, TagMap};
+pub use first_steps::FirstStepFilter;
+pub use loaded::{FirstStepMap, NotLoaded, TagMap, load_filter};
 pub use own_addresses::OwnAddresses;
 pub use xdp::XdpMap;
 
-/// What the program needs beside the classic filter's parameters.
+/// What the program needs to know tags.
 pub struct TagFilter<'a> {
     /// The key of the mask of knocks.
     pub mask: &'a [u8; 32],
@@ -83,23 +86,54 @@ const KEPT: Register = R9;
 /// Where the IP header is.
 const IP: i32 = 0;
 
-/// The program for `spec`. `None` if eBPF cannot express it: if packets count that this machine
-/// sends.
-pub fn program(spec: &FilterSpec, filter: &TagFilter<'_>) -> Option<Zeroizing<Vec<Instruction>>> {
+/// The program for `spec`, with what it knows beside the classic filter. `None` if eBPF cannot
+/// express it: if packets count that this machine sends.
+pub fn program(
+    spec: &FilterSpec, tags: Option<&TagFilter<'_>>, first_steps: Option<&FirstStepFilter<'_>>,
+) -> Option<Zeroizing<Vec<Instruction>>> {
     let classic = bpf::program(spec);
     let mut asm = Assembler::default();
-    let [knock, next, unknown, last, pass, odd] = asm.labels();
-    translate(&mut asm, &classic, knock)?;
-    asm.place(knock);
-    find_datagrams(&mut asm, odd);
+    let [knock, door, pass] = asm.labels();
+    let accepted = Accepted { knock, door };
+    translate(&mut asm, &classic, &accepted)?;
+    let mut functions = None;
+    // The kernel refuses instructions that nothing leads to.
+    if spec.knock_port.is_some() {
+        asm.place(knock);
+        if let Some(filter) = tags {
+            functions = Some(look_for_tags(&mut asm, spec, filter));
+        }
+        asm.end_with(bpf::WHOLE as i32);
+    }
+    if !spec.steps.is_empty() {
+        asm.place(door);
+        if let Some(filter) = first_steps
+            && !filter.first_steps.steps().is_empty()
+        {
+            hold(&mut asm, filter, pass);
+        }
+        asm.place(pass);
+        asm.end_with(bpf::HEADERS as i32);
+    }
+    if let Some(functions) = functions {
+        functions.place(&mut asm);
+    }
+    asm.finish().map(Zeroizing::new)
+}
+
+/// Ends the program for datagrams that no client has made, and for copies and a flood of a client's;
+/// falls through for others. Returns the functions that this calls.
+fn look_for_tags(asm: &mut Assembler, spec: &FilterSpec, filter: &TagFilter<'_>) -> Functions {
+    let [next, unknown, last, pass, odd] = asm.labels();
+    find_datagrams(asm, odd);
     asm.place(next);
-    load_bytes(&mut asm, Helper::LoadBytes, MASKED_TAG as i32, MASKED, LOADED, odd);
-    unmask(&mut asm, filter.mask, MASKED, R9);
-    look_up(&mut asm, filter, unknown, pass);
+    load_bytes(asm, Helper::LoadBytes, MASKED_TAG as i32, MASKED, LOADED, odd);
+    unmask(asm, filter.mask, MASKED, R9);
+    look_up(asm, filter, unknown, pass);
     asm.load(Size::Word, R1, STACK, UDP_LENGTH);
     asm.jump_if(R1, Condition::NotEqual, bpf::UDP_HEADER + DATAGRAM as u32, pass);
-    let functions = Functions::new(&mut asm);
-    judge(&mut asm, filter, Helper::LoadBytes, IP, functions, pass);
+    let functions = Functions::new(asm);
+    judge(asm, filter, Helper::LoadBytes, IP, functions, pass);
     asm.place(unknown);
     // So the verifier sees that this ends, of any version: `LEFT` was at most 64.
     asm.jump_if(LEFT, Condition::Less, 2, last);
@@ -107,19 +141,17 @@ pub fn program(spec: &FilterSpec, filter: &TagFilter<'_>) -> Option<Zeroizing<Ve
     asm.op64_with(Operation::Add, AT, DATAGRAM as i32);
     asm.jump(next);
     asm.place(last);
-    drop_as(&mut asm, filter, UNKNOWN_TAG);
+    drop_as(asm, filter, UNKNOWN_TAG);
     asm.place(odd);
     // The engine gives such a packet to the doors.
     let has_door = spec
         .knock_port
         .is_some_and(|port| spec.steps.iter().any(|(step, _)| *step == Step::udp(port)));
     if !has_door {
-        drop_as(&mut asm, filter, LENGTH);
+        drop_as(asm, filter, LENGTH);
     }
     asm.place(pass);
-    asm.end_with(bpf::WHOLE as i32);
-    functions.place(&mut asm);
-    asm.finish().map(Zeroizing::new)
+    functions
 }
 
 /// Ends with the fate of a datagram that has a known tag and is alone in its packet.
@@ -289,15 +321,20 @@ fn drop_as(asm: &mut Assembler, filter: &TagFilter<'_>, word: usize) {
 /// Adds the packet's datagrams to a counter of this processor.
 fn count(asm: &mut Assembler, filter: &TagFilter<'_>, word: usize) {
     let none = asm.label();
-    asm.call(Helper::ProcessorNumber);
-    asm.copy(R1, R0);
-    asm.op32_with(Operation::And, R1, COUNTING as u32 - 1);
-    asm.op32_with(Operation::Add, R1, saturated_u32(filter.tags.len()));
-    find_line(asm, filter.map, none);
+    find_counters(asm, filter.map, filter.tags.len(), none);
     asm.load(Size::Word, R1, STACK, UDP_LENGTH);
     asm.op32_with(Operation::Divide, R1, DATAGRAM as u32);
     asm.atomic_add(R0, 8 * word as i16, R1);
     asm.place(none);
+}
+
+/// `R0` = the line of counters of this processor, of those from line `first` on.
+fn find_counters(asm: &mut Assembler, map: i32, first: usize, none: Label) {
+    asm.call(Helper::ProcessorNumber);
+    asm.copy(R1, R0);
+    asm.op32_with(Operation::And, R1, COUNTING as u32 - 1);
+    asm.op32_with(Operation::Add, R1, saturated_u32(first));
+    find_line(asm, map, none);
 }
 
 /// `R0` = the line of `map` whose number is in `R1`. Goes to `none` if there is none, which cannot

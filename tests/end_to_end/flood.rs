@@ -1,6 +1,7 @@
 //! Floods: no flood keeps an admin out, whatever its source and content, and no victim gets our
 //! replies.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
@@ -12,7 +13,7 @@ use toctoc::core::types::{SECOND, ServiceName, Wall};
 use toctoc::edge::entropy;
 
 use crate::harness::gate::{Gate, KNOCK, Sealed, send, stamp};
-use crate::harness::raw::Forger;
+use crate::harness::raw::{Forger, stranger};
 use crate::harness::{Host, LONG, SHORT, until};
 
 /// Packets between one knock and the next. The ring of the capture socket holds more, also on a
@@ -90,6 +91,97 @@ fn blind_flood(mut gate: Gate) {
     assert_eq!(packets["received"], all + 11, "junk and knocks: {packets}");
     let grown = resident(gate.daemon().listener()).saturating_sub(memory);
     assert!(grown < 512, "the listener grew by {grown} KB");
+}
+
+/// A gateway with a door that grants ssh.
+const DOOR: &str =
+    "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nservice = \"ssh\"\n";
+const KNOCKS: u8 = 40;
+
+#[test]
+fn a_flood_of_first_steps_from_forged_addresses_hinders_no_knock_at_a_door() {
+    let mut gate = Gate::running(|config| config + DOOR);
+    assert_eq!(gate.filters_in_kernel(), may_load_filter());
+    if gate.filters_in_kernel() {
+        let flood = FirstSteps::on(&gate);
+        until("first steps are held", || {
+            flood.send(ROUND);
+            holds(&gate)
+        });
+        let held = gate.rejected("first-step");
+        flood_of_first_steps(&mut gate, &flood, 512);
+        assert!(gate.rejected("first-step") - held >= u64::from(ROUND) * u64::from(KNOCKS));
+        assert_eq!(gate.filtered(), gate.rejected("first-step"));
+        until("the flood is over", || !holds(&gate));
+        gate.daemon().wait_for("the flood of first steps at doors is over");
+        let log = gate.daemon().log();
+        assert_eq!(log.matches("a flood of first steps at doors has begun").count(), 1, "{log}");
+    } else {
+        let flood = FirstSteps::on(&gate);
+        flood_of_first_steps(&mut gate, &flood, 8192);
+    }
+}
+
+#[test]
+fn a_flood_of_first_steps_hinders_no_knock_where_the_kernel_holds_none_either() {
+    let mut gate = Gate::new(|config| config + DOOR);
+    gate.start_without_kernel_filter();
+    let flood = FirstSteps::on(&gate);
+    flood_of_first_steps(&mut gate, &flood, 8192);
+    assert_eq!(gate.rejected("first-step"), 0);
+    assert!(!holds(&gate));
+}
+
+fn holds(gate: &Gate) -> bool {
+    gate.status_json()["degraded"].to_string().contains("a flood of first steps at doors")
+}
+
+/// Sends steps from forged sources.
+struct FirstSteps {
+    forger: Forger,
+    gateway: Ipv4Addr,
+    sent: Cell<u32>,
+}
+
+impl FirstSteps {
+    fn on(gate: &Gate) -> FirstSteps {
+        let host = gate.net.host(7);
+        let (forger, gateway) = (Forger::new(&host.space), host.gateway_ipv4());
+        FirstSteps { forger, gateway, sent: Cell::new(0) }
+    }
+
+    fn send(&self, count: u32) {
+        for _ in 0..count {
+            self.forger.syn(stranger(self.sent.get()), SocketAddrV4::new(self.gateway, 7321));
+            self.sent.set(self.sent.get() + 1);
+        }
+    }
+
+    /// All steps, from a source that no first step of the flood has.
+    fn knock(&self, number: u8) {
+        let from = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, number), 40_000);
+        let to = |port| SocketAddrV4::new(self.gateway, port);
+        self.forger.syn(from, to(7321));
+        self.forger.datagram(from, to(8432), b"");
+        self.forger.syn(from, to(9543));
+    }
+}
+
+/// `most`: kilobytes by which the listener may grow.
+fn flood_of_first_steps(gate: &mut Gate, flood: &FirstSteps, most: u64) {
+    let memory = resident(gate.daemon().listener());
+    for number in 1..=KNOCKS {
+        flood.send(ROUND);
+        flood.knock(number);
+        until("the knock opens", || gate.status_json()["grants"] == number);
+    }
+    let all = u64::from(flood.sent.get()) + 3 * u64::from(KNOCKS);
+    until("all are counted", || gate.status_json()["packets"]["received"] == all);
+    let packets = &gate.status_json()["packets"];
+    assert_eq!(packets["lost"], 0, "{packets}");
+    assert_eq!(packets["doors"], all - gate.rejected("first-step"), "{packets}");
+    let grown = resident(gate.daemon().listener()).saturating_sub(memory);
+    assert!(grown < most, "the listener grew by {grown} KB");
 }
 
 /// True where a process with our rights may load a filter: in the first user namespace.

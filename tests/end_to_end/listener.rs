@@ -2,20 +2,21 @@
 //! privileges that it keeps. The other files test whole gateways.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::gate::{WITHOUT_BPF, stderr};
 use crate::harness::process::{cpu_time, signal};
-use crate::harness::raw::send_echo_request;
+use crate::harness::raw::{Forger, send_echo_request, stranger};
 use crate::harness::{LONG, Net, Running, SHORT, until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 use nix::unistd::Uid;
+use toctoc::core::door::first_steps::FirstStep;
 use toctoc::core::door::{Step, TcpFlags};
 use toctoc::core::engine::KnownClient;
 use toctoc::core::keyring::{FilterDrops, Secret};
@@ -96,6 +97,8 @@ impl Listening {
         send(ToListener::AddressesDone);
         let steps = door.sequence.iter().map(|step| (*step, door.flags)).collect();
         send(ToListener::Filter(FilterSpec { knock_port: Some(PORT), steps, outgoing: false }));
+        let first = FirstStep { step: door.sequence[0], flags: door.flags };
+        send(ToListener::FirstSteps(vec![first]));
         let interface = net.gateway.inside(|| capture::interface(interface).unwrap());
         send(ToListener::Capture { interface });
         send(ToListener::Clients(vec![KnownClient { client: test_vectors::CLIENT, keys }]));
@@ -140,7 +143,7 @@ fn packets_that_this_machine_sends_are_copied_only_for_a_socket_that_wants_them(
     let net = Net::new();
     let (theirs, own) = (net.client.ips()[0], net.gateway_ips()[0]);
     for outgoing in [false, true] {
-        let filters = capture::Filters { classic: &all, with_tags: None, outgoing };
+        let filters = capture::Filters { classic: &all, ebpf: None, outgoing };
         let opened = net.gateway.inside(|| capture::Capture::open(0, &filters));
         let Ok(mut capture) = opened else { panic!("no capture socket") };
         let here = net.gateway.inside(|| UdpSocket::bind((own, 9)).unwrap());
@@ -314,9 +317,10 @@ fn junk_is_counted_and_neither_answered_nor_passed_on() {
     let (datagram, _) = knock();
     let _ = socket.send(&datagram);
     assert!(matches!(it.next(), ToGatekeeper::Knock(_)));
-    let Tally { rejected, filtered, xdp: _, read, lost, doors, waiting } = it.counters();
+    let tally = it.counters();
+    let Tally { rejected, filtered, read, lost, doors, waiting, .. } = tally;
     let in_kernel = if it.knows_tags() { 50 } else { 0 };
-    assert_eq!(filtered, FilterDrops { unknown_tag: in_kernel, ..FilterDrops::default() });
+    assert_eq!(filtered, FilterDrops { unknown_tag: in_kernel, ..<_>::default() });
     assert_eq!(
         (rejected.of(Reject::UnknownTag) + in_kernel, read + in_kernel),
         (50, 51),
@@ -378,6 +382,68 @@ fn junk_pushes_a_knock_out_of_the_queue_only_where_the_kernel_knows_no_tags() {
             until("all of them are accounted for", || {
                 let Tally { rejected, read, lost, .. } = it.counters();
                 lost > 0 && rejected.sum() == read && read + lost == JUNK + 1
+            });
+        }
+    }
+}
+
+#[test]
+fn first_steps_push_a_knock_out_of_the_queue_only_where_the_kernel_holds_none() {
+    const FLOOD: u32 = 40_000;
+    for prefix in [&[][..], &WITHOUT_BPF] {
+        let net = Net::new();
+        let mut it = Listening::start_under(prefix, &net, "gw0", &door());
+        let forger = Forger::new(&net.client.space);
+        let Some(IpAddr::V4(gateway)) = net.gateway_ips().into_iter().next() else { panic!() };
+        let first_steps = |from: u32, count: u32| {
+            for n in from..from + count {
+                forger.datagram(stranger(n), SocketAddrV4::new(gateway, 7000), b"");
+            }
+        };
+        let before = net.gateway.ip_counter("InReceives");
+        let mut sent = 0;
+        // It looks at its counters when it is asked.
+        let counters = |it: &mut Listening| {
+            it.pipe.send(ToListener::AskCounters).unwrap();
+            loop {
+                match it.next() {
+                    ToGatekeeper::Counters(tally) => return tally,
+                    ToGatekeeper::Stage { stage: 1, .. } | ToGatekeeper::Suppressed { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        if it.knows_tags() {
+            until("first steps are held", || {
+                first_steps(sent, 2000);
+                sent += 2000;
+                counters(&mut it).holds
+            });
+        }
+        let pid = it.process.0.id();
+        signal(pid, Signal::SIGSTOP);
+        first_steps(sent, FLOOD);
+        let all = net.gateway.ip_counter("InReceives") - before;
+        let _ = net.client.space.udp(net.client.gateway(0, 7000)).send(b"");
+        let _ = net.client.connect(net.client.gateway(0, 8000), SHORT);
+        send_echo_request(&net.client.space, gateway.into(), &[0; 100]);
+        signal(pid, Signal::SIGCONT);
+        if it.knows_tags() {
+            let source = net.client.ips()[0];
+            loop {
+                match it.next() {
+                    ToGatekeeper::Completed { door: 0, source: who } if who == source => break,
+                    ToGatekeeper::Stage { .. } | ToGatekeeper::Suppressed { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            let Tally { filtered, lost, doors, .. } = counters(&mut it);
+            assert_eq!((filtered.first_step + doors, lost), (all + 3, 0));
+            assert!(filtered.first_step > u64::from(FLOOD));
+        } else {
+            until("all of them are accounted for", || {
+                let Tally { filtered, lost, doors, .. } = counters(&mut it);
+                lost > 3 && filtered.first_step == 0 && lost + doors == all + 3
             });
         }
     }

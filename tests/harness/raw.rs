@@ -111,6 +111,17 @@ impl Forger {
         self.send(from, to, 17, &segment);
     }
 
+    /// Sends one SYN.
+    #[allow(dead_code)] // the benchmark does not use it
+    pub fn syn(&self, from: SocketAddrV4, to: SocketAddrV4) {
+        let mut segment = [from.port(), to.port()].map(u16::to_be_bytes).concat();
+        segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+        let [source, destination] = [*from.ip(), *to.ip()].map(IpAddr::V4);
+        let sum = checksum(&pseudo_header(source, destination, 6, segment.len()), &segment);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        self.send(from, to, 6, &segment);
+    }
+
     /// A packet that finds no room on the way is lost, as on any wire.
     fn send(&self, from: SocketAddrV4, to: SocketAddrV4, protocol: u8, segment: &[u8]) {
         let fixed = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];

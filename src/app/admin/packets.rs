@@ -115,6 +115,7 @@ fn is_junk(reject: Reject) -> bool {
             | Reject::UnknownTag
             | Reject::ClientMac
             | Reject::SeenBefore
+            | Reject::FirstStep
     )
 }
 
@@ -143,6 +144,7 @@ pub fn rejected_because(reject: Reject) -> &'static str {
         Reject::Command => "failed: a start command failed",
         Reject::Pipe => "were more than the listener may hand over",
         Reject::Dropped => "got lost: no room, or the listener ended",
+        Reject::FirstStep => "were first steps at doors, held in a flood",
     }
 }
 

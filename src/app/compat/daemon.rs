@@ -19,6 +19,7 @@ use super::runner;
 use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerSpec, steps};
 use crate::app::listener_user::doors_user;
 use crate::config::knockd::KnockdConf;
+use crate::core::door::first_steps::first_steps;
 use crate::core::sequence::DoorSpec;
 use crate::core::types::{Boot, Fault};
 use crate::edge::bpf::FilterSpec;
@@ -101,6 +102,8 @@ struct Knockd {
     /// Limits log lines that packets cause.
     line_throttle: Throttle,
     opening_throttle: Throttle,
+    /// True while the kernel holds first steps, because of a flood of them.
+    holds: bool,
 }
 
 impl Knockd {
@@ -161,6 +164,7 @@ impl Knockd {
             pid_file: None,
             line_throttle: Throttle::default(),
             opening_throttle: Throttle::default(),
+            holds: false,
         };
         knockd.begin()?;
         terminal.report_ready();
@@ -251,6 +255,11 @@ impl Knockd {
                 steps: steps(doors),
                 // COMPAT: a `Target` may be another machine, to which this one sends.
                 outgoing: doors.iter().any(|door| door.target.is_some()),
+            },
+            // With `-D` every packet is printed.
+            first_steps: match self.options.debug {
+                true => Vec::new(),
+                false => first_steps(doors, None),
             },
             makes_xdp: false,
             ready: ListenerReady {

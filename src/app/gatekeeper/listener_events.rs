@@ -28,7 +28,10 @@ impl Gatekeeper {
                     listener.packets.knock();
                     knocks.push(knock);
                 }
-                ToGatekeeper::Counters(tally) => listener.packets.report(tally),
+                ToGatekeeper::Counters(tally) => {
+                    listener.packets.report(tally);
+                    self.first_steps_held(id, tally.holds);
+                }
                 other if self.listeners.is_current(id) => self.other_message(now, id, other),
                 _ => {}
             }
@@ -54,6 +57,23 @@ impl Gatekeeper {
             ToGatekeeper::Down { capture } => self.interface_down(now, capture),
             _ => {}
         }
+    }
+
+    /// Logs when the kernel begins to hold first steps for the current listener, and when it ends.
+    fn first_steps_held(&mut self, id: ListenerId, holds: bool) {
+        if !self.listeners.is_current(id) || holds == self.listeners.hold_first_steps {
+            return;
+        }
+        self.listeners.hold_first_steps = holds;
+        let (subject, text) = match holds {
+            true => (
+                "first steps held",
+                "a flood of first steps at doors has begun: until it is over, the kernel holds \
+                 them, and the first step counts as made by everybody",
+            ),
+            false => ("first steps pass", "the flood of first steps at doors is over"),
+        };
+        self.out.tell_at_most(subject, 60, LogEvent::new(EventKind::Limit, text));
     }
 
     /// Handles a listener that got ready: it is confined and captures.

@@ -55,6 +55,8 @@ pub(super) struct Listeners {
     last_loss: Option<(Now, String)>,
     /// The doors that the current listener watches, by index, with the sequences in force.
     doors: Vec<Door>,
+    /// True while the kernel holds first steps at doors for the current listener.
+    pub(super) hold_first_steps: bool,
     /// The packets of the listeners that are gone.
     past: ListenerPackets,
 }

@@ -52,6 +52,7 @@ impl ListenerPackets {
         self.reported = Tally {
             rejected,
             filtered: mine.filtered.plus(other_tally.filtered),
+            holds: false,
             xdp: mine.xdp.saturating_add(other_tally.xdp),
             read: mine.read.saturating_add(other_tally.read),
             lost: mine.lost.saturating_add(other_tally.lost),
@@ -127,13 +128,15 @@ impl KnockEnds {
         let tally = packets.tally();
         let undecided = packets.handed.saturating_sub(self.sum());
         let mut filtered = Counters::default();
-        let FilterDrops { unknown_tag, length, client_mac, copies, quota } = tally.filtered;
+        let FilterDrops { unknown_tag, length, client_mac, copies, quota, first_step } =
+            tally.filtered;
         filtered.add(Reject::UnknownTag, unknown_tag);
         filtered.add(Reject::UnknownTag, tally.xdp);
         filtered.add(Reject::Length, length);
         filtered.add(Reject::ClientMac, client_mac);
         filtered.add(Reject::SeenBefore, copies);
         filtered.add(Reject::Quota, quota);
+        filtered.add(Reject::FirstStep, first_step);
         let mut all = filtered;
         for reject in Reject::ALL {
             all.add(reject, self.rejected.of(reject));

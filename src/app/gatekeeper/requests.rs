@@ -253,6 +253,11 @@ impl Gatekeeper {
                  before this gateway ends"
             ));
         }
+        if self.listeners.hold_first_steps {
+            let what = "a flood of first steps at doors: until it is over, the kernel holds them, \
+                        and the first step counts as made by everybody";
+            all.push(what.to_owned());
+        }
         let lost = self.listeners.packets().lost();
         if lost > 0 {
             all.push(format!("{lost} packets were lost for want of room"));

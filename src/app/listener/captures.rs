@@ -3,11 +3,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Failure;
+use crate::core::door::first_steps::FirstStep;
 use crate::core::keyring::Secret;
+use crate::core::sequence::first_steps::FirstSteps;
 use crate::edge::bpf::{self, FilterSpec};
 use crate::edge::capture::{Capture, Filters};
 use crate::edge::confine::Limitation;
-use crate::edge::ebpf::{NotLoaded, OwnAddresses, TagMap, XdpMap};
+use crate::edge::ebpf::{self, FirstStepMap, NotLoaded, OwnAddresses, TagMap, XdpMap};
 
 /// What the kernel's filter needs to know tags.
 pub(super) struct KernelTags {
@@ -23,14 +25,6 @@ pub(super) struct EarlyFilter {
 }
 
 impl KernelTags {
-    fn load(&self, spec: &FilterSpec) -> Result<OwnedFd, Limitation> {
-        let loaded = match &self.map {
-            Ok(map) => map.load(spec, self.mask.expose()),
-            Err(why) => return Err(limitation(why)),
-        };
-        loaded.map_err(|why| limitation(&why))
-    }
-
     /// The program that drops junk at interfaces. The gatekeeper says that there is none.
     pub(super) fn early_filter(&self, port: u16) -> Option<EarlyFilter> {
         let tags = self.map.as_ref().ok()?;
@@ -40,36 +34,73 @@ impl KernelTags {
     }
 }
 
-fn limitation(why: &NotLoaded) -> Limitation {
-    match why {
-        NotLoaded::Forbidden => Limitation::TagsForbidden,
-        NotLoaded::Refused { .. } => Limitation::TagsRefused,
-    }
+/// What the kernel's filter may do beside the classic one, where the kernel allows it.
+pub(super) struct KernelFilter {
+    pub(super) tags: Option<KernelTags>,
+    /// The first steps that it may hold.
+    pub(super) first_steps: Vec<FirstStep>,
+    /// Random, for their table.
+    pub(super) seed: u64,
+    /// True if doors are open to IPv6.
+    pub(super) ipv6: bool,
 }
 
-/// Opens a capture socket for each interface. Nothing is read from them yet. Also says what they
-/// lack, if their filter does not know tags.
+pub(super) struct Captures {
+    /// One for each interface. Nothing is read from them yet.
+    pub(super) captures: Vec<Option<Capture>>,
+    /// What they lack, if their filter does not know tags.
+    pub(super) lacks: Option<Limitation>,
+    /// The first steps that the filter of each of them can hold.
+    pub(super) first_steps: Option<FirstSteps>,
+}
+
+/// Opens a capture socket for each interface.
 pub(super) fn open_captures(
-    interfaces: &[u32], spec: &FilterSpec, tags: Option<&KernelTags>,
-) -> Result<(Vec<Option<Capture>>, Option<Limitation>), Failure> {
+    interfaces: &[u32], spec: &FilterSpec, filter: KernelFilter,
+) -> Result<Captures, Failure> {
+    let KernelFilter { tags, first_steps, seed, ipv6 } = filter;
+    let first_steps = match first_steps.is_empty() {
+        true => None,
+        // It does without, as where it knows no tags.
+        false => FirstStepMap::new(first_steps, seed).ok(),
+    };
+    let knows_tags = tags.is_some();
+    let program = load(spec, tags, first_steps.as_ref(), ipv6);
+    let mut lacks = match &program {
+        None | Some(Ok(_)) => None,
+        Some(Err(NotLoaded::Forbidden)) => Some(Limitation::TagsForbidden),
+        Some(Err(NotLoaded::Refused { .. })) => Some(Limitation::TagsRefused),
+    };
+    let loaded = program.as_ref().and_then(|program| program.as_ref().ok());
     let classic = bpf::program(spec);
-    let (mut loaded, mut lacks) = (None, None);
-    if let Some(tags) = tags {
-        match tags.load(spec) {
-            Ok(program) => loaded = Some(program),
-            Err(limitation) => lacks = Some(limitation),
-        }
-    }
-    let with_tags = loaded.as_ref().map(AsFd::as_fd);
-    let filters = Filters { classic: &classic, with_tags, outgoing: spec.outgoing };
+    let filters =
+        Filters { classic: &classic, ebpf: loaded.map(AsFd::as_fd), outgoing: spec.outgoing };
+    let mut has_program = loaded.is_some();
     let mut captures = Vec::with_capacity(interfaces.len());
     for (capture, interface) in interfaces.iter().enumerate() {
         let opened = Capture::open(*interface, &filters);
         let opened = opened.map_err(|why| Failure::Socket { capture, why })?;
-        if loaded.is_some() && !opened.knows_tags {
+        if loaded.is_some() && !opened.has_ebpf {
             lacks = Some(Limitation::TagsRefused);
+            has_program = false;
         }
         captures.push(Some(opened));
     }
-    Ok((captures, lacks))
+    let first_steps = first_steps.filter(|_| has_program).map(|map| map.first_steps);
+    // Without sealed knocks there are no tags to know.
+    Ok(Captures { captures, lacks: lacks.filter(|_| knows_tags), first_steps })
+}
+
+/// `None` if the program would do no more than the classic filter.
+fn load(
+    spec: &FilterSpec, tags: Option<KernelTags>, first_steps: Option<&FirstStepMap>, ipv6: bool,
+) -> Option<Result<OwnedFd, NotLoaded>> {
+    let hold = first_steps.map(|map| map.filter(ipv6));
+    match tags {
+        Some(KernelTags { map: Ok(map), mask }) => {
+            Some(ebpf::load_filter(spec, Some(&map.filter(mask.expose())), hold.as_ref()))
+        }
+        Some(KernelTags { map: Err(why), .. }) => Some(Err(why)),
+        None => hold.map(|hold| ebpf::load_filter(spec, None, Some(&hold))),
+    }
 }

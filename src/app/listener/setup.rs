@@ -6,11 +6,12 @@ use std::os::fd::AsFd;
 
 use super::captures::KernelTags;
 use super::fail;
+use crate::core::door::first_steps::FirstStep;
 use crate::core::engine::{Engine, SealedSetup, Setup};
 use crate::core::keyring::{Realm, SLOTS, Secret};
 use crate::core::noise::KeyPair;
 use crate::core::quota::Rate;
-use crate::core::sequence::DoorSpec;
+use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::wire::GatewayKeys;
 use crate::edge::bpf::FilterSpec;
 use crate::edge::clock;
@@ -35,6 +36,10 @@ pub(super) struct ListenerSetup {
     /// The interfaces to capture on, by the kernel's numbers.
     pub(super) interfaces: Vec<u32>,
     pub(super) filter: FilterSpec,
+    /// The first steps that the kernel may hold.
+    pub(super) first_steps: Vec<FirstStep>,
+    /// The treatment of IPv6 at the doors.
+    pub(super) ipv6: Ipv6,
     pub(super) user: Option<(u32, u32)>,
 }
 
@@ -132,6 +137,7 @@ impl ListenerSetup {
             }
             ToListener::Doors { ipv6, debug } => {
                 self.setup.rules.ipv6 = ipv6;
+                self.ipv6 = ipv6;
                 self.setup.rules.debug = debug;
             }
             ToListener::Door { index, spec } => self.door(index, spec)?,
@@ -145,6 +151,7 @@ impl ListenerSetup {
                 self.filter.steps.extend(steps);
             }
             ToListener::MakeXdp => self.makes_xdp = true,
+            ToListener::FirstSteps(steps) => self.first_steps = steps,
             ToListener::Stop | ToListener::Sequence { .. } | ToListener::Go { .. } => return None,
             ToListener::Forget { .. } => return None,
             ToListener::Verdict { .. } | ToListener::AskCounters => return None,

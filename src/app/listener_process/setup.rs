@@ -7,6 +7,7 @@ use super::ListenerReady;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
+use crate::core::door::first_steps::FirstStep;
 use crate::core::engine::KnownClient;
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::service::Client;
@@ -32,6 +33,8 @@ pub(in crate::app) struct ListenerSpec {
     pub(in crate::app) debug: bool,
     pub(in crate::app) addresses: Vec<OwnAddress>,
     pub(in crate::app) filter: FilterSpec,
+    /// The first steps that the kernel may hold during a flood.
+    pub(in crate::app) first_steps: Vec<FirstStep>,
     /// True if it makes a program for interfaces too.
     pub(in crate::app) makes_xdp: bool,
     /// What it has once it is ready: also the interfaces that it captures on.
@@ -66,6 +69,9 @@ impl SetupFeed {
         first.extend((0..).zip(spec.doors).map(|(index, spec)| ToListener::Door { index, spec }));
         first.extend(address_messages(&spec.addresses));
         first.extend(filter_messages(spec.filter));
+        if !spec.first_steps.is_empty() {
+            first.push_back(ToListener::FirstSteps(spec.first_steps));
+        }
         let indexes = spec.ready.indexes.iter();
         first.extend(indexes.map(|index| ToListener::Capture { interface: *index }));
         first.extend(spec.makes_xdp.then_some(ToListener::MakeXdp));
@@ -172,6 +178,7 @@ mod tests {
             debug: false,
             addresses: Vec::new(),
             filter: FilterSpec::default(),
+            first_steps: Vec::new(),
             makes_xdp: false,
             ready: ListenerReady::default(),
             user: None,

@@ -45,7 +45,7 @@ pub struct SharedTags {
     copies: UselessCopies,
 }
 
-/// Datagrams that the filter dropped, by reason.
+/// Packets that the filter dropped, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FilterDrops {
     /// No client has their tag.
@@ -58,6 +58,8 @@ pub struct FilterDrops {
     pub copies: u64,
     /// Their client sends much faster than it may.
     pub quota: u64,
+    /// They were first steps at doors, in a flood: [`crate::core::sequence::first_steps`].
+    pub first_step: u64,
 }
 
 /// The word of a line of counters that counts this.
@@ -81,6 +83,7 @@ impl FilterDrops {
             client_mac: self.client_mac.saturating_add(other.client_mac),
             copies: self.copies.saturating_add(other.copies),
             quota: self.quota.saturating_add(other.quota),
+            first_step: self.first_step.saturating_add(other.first_step),
         }
     }
 }
@@ -201,18 +204,14 @@ impl SharedTags {
             client_mac: sum(CLIENT_MAC),
             copies: sum(COPIES),
             quota: sum(QUOTA),
+            first_step: 0,
         }
     }
 
     /// All lines, as the kernel sees them.
     #[cfg(any(test, fuzzing))]
-    pub fn memory_lines(&self) -> u64 {
-        self.memory.len() as u64
-    }
-
-    #[cfg(any(test, fuzzing))]
-    pub fn memory_word(&self, index: u64) -> &'static AtomicU64 {
-        &self.memory[index as usize / WORDS][index as usize % WORDS]
+    pub fn memory(&self) -> Vec<&'static Line> {
+        self.memory.iter().collect()
     }
 
     /// A table with room for so many tags, in memory that is never freed.

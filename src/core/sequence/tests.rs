@@ -3,9 +3,11 @@
 
 use super::*;
 use crate::core::types::{Port, Proto};
+use held::Kernel;
 use proptest::prelude::*;
 
 mod cooldowns;
+mod held;
 mod own_doors;
 
 const FIN: u8 = 1;
@@ -48,6 +50,7 @@ struct Bench {
     machine: Machine,
     log: Vec<String>,
     milliseconds: u64,
+    kernel: Option<Kernel>,
 }
 
 impl Bench {
@@ -58,7 +61,7 @@ impl Bench {
             "fd00::1".parse().unwrap(),
         ];
         let machine = Machine::new(doors, MachineRules { own, ..MachineRules::default() });
-        Self { machine, log: Vec::new(), milliseconds: 100 }
+        Self { machine, log: Vec::new(), milliseconds: 100, kernel: None }
     }
 
     /// `a:7001` is a SYN to 7001 from source a (10.0.0.2, b 10.0.0.3 ...; upper case: IPv6);
@@ -99,6 +102,11 @@ impl Bench {
             IpAddr::V4(v4) => char::from(b'a' + v4.octets()[3] - 2),
             IpAddr::V6(v6) => char::from(b'A' + v6.octets()[15] - 2),
         };
+        self.machine.tick(Boot(self.milliseconds * 1_000_000));
+        if self.kernel.as_ref().is_some_and(|kernel| kernel.holds(hit)) {
+            self.milliseconds += 10;
+            return;
+        }
         let log = &mut self.log;
         self.machine.packet(Wall(self.milliseconds * 1_000_000), hit, &mut |event| match event {
             SequenceEvent::Stage { door, source, stage } => {
@@ -469,6 +477,8 @@ proptest! {
         timeout in 0_i64..9,
         own in any::<bool>(),
         tolerate_duplicates in any::<bool>(),
+        // After so many packets the kernel begins to hold first steps, or no longer does.
+        turns in prop::option::of(1_usize..20),
     ) {
         let doors: Vec<_> = sequences
             .iter()
@@ -477,11 +487,17 @@ proptest! {
             .collect();
         let mut machine = Bench::new(doors.clone()).machine;
         machine.attempts = Attempts::new(3);
+        let kernel = Kernel::before(&mut machine);
         let mut past: Vec<(u64, KnockPacket)> = Vec::new();
         let mut at = 0;
         for (pause, _, hit) in hits {
             at += pause;
             past.push((at, hit));
+            machine.tick(Boot(at * 1_000_000));
+            kernel.set(turns.is_some_and(|turns| past.len() / turns % 2 == 1), at);
+            if kernel.holds(&hit) {
+                continue;
+            }
             let mut opened = Vec::new();
             machine.packet(Wall(at * 1_000_000), &hit, &mut |event| {
                 if let SequenceEvent::Completed(done) = event {

@@ -50,6 +50,7 @@ pub(super) struct Label(usize);
 pub(super) enum Operation {
     Add = 0x00,
     Subtract = 0x10,
+    Multiply = 0x20,
     Divide = 0x30,
     Or = 0x40,
     And = 0x50,
@@ -212,6 +213,13 @@ impl Assembler {
     /// The same, `index` bytes further on.
     pub(super) fn load_packet_at(&mut self, size: Size, index: Register, at: u32) {
         self.push(LOAD | INDIRECT | size as u8, R0, index, 0, at.cast_signed());
+    }
+
+    /// `to` = a number of 64 bits.
+    pub(super) fn load_number(&mut self, to: Register, value: u64) {
+        let [lower, upper] = [value as u32, (value >> 32) as u32].map(u32::cast_signed);
+        self.push(LOAD | WIDE, to, R0, 0, lower);
+        self.program.push(Instruction { immediate: upper, ..Instruction::default() });
     }
 
     /// `to` = the map of this descriptor, for a call.

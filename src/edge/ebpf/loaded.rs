@@ -6,9 +6,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use zeroize::Zeroizing;
 
-use super::{Instruction, TagFilter, program};
+use super::{FirstStepFilter, Instruction, TagFilter, program};
+use crate::core::door::first_steps::FirstStep;
 use crate::core::keyring::SharedTags;
 use crate::core::quota::Rate;
+use crate::core::sequence::first_steps::{FirstSteps, LINES};
 use crate::edge::bpf::FilterSpec;
 use crate::edge::sys::{self, PacketProgram};
 
@@ -42,16 +44,39 @@ impl TagMap {
         Ok(Self { map, tags, rate })
     }
 
-    /// Loads the program for `spec` and these tags.
-    pub fn load(&self, spec: &FilterSpec, mask: &[u8; 32]) -> Result<OwnedFd, NotLoaded> {
-        let program = program(spec, &self.filter(mask)).ok_or_else(NotLoaded::too_large)?;
-        load(PacketProgram::Filter, &program)
-    }
-
     /// What a program needs to know these tags.
     pub fn filter<'a>(&'a self, mask: &'a [u8; 32]) -> TagFilter<'a> {
         TagFilter { mask, tags: &self.tags, map: self.map.as_raw_fd(), rate: self.rate }
     }
+}
+
+/// A table of first steps that the kernel shares.
+pub struct FirstStepMap {
+    map: OwnedFd,
+    pub first_steps: FirstSteps,
+}
+
+impl FirstStepMap {
+    /// `seed`: random.
+    pub fn new(steps: Vec<FirstStep>, seed: u64) -> Result<Self, NotLoaded> {
+        let lines = sys::shared_lines(LINES as u32, *b"toctoc_steps\0\0\0\0");
+        let (map, memory) = lines.map_err(NotLoaded::without_log)?;
+        let first_steps = FirstSteps::new(memory, seed, steps).ok_or_else(NotLoaded::too_large)?;
+        Ok(Self { map, first_steps })
+    }
+
+    /// What the program needs of it.
+    pub fn filter(&self, ipv6: bool) -> FirstStepFilter<'_> {
+        FirstStepFilter { first_steps: &self.first_steps, map: self.map.as_raw_fd(), ipv6 }
+    }
+}
+
+/// Loads the program of the sockets for `spec`, with what it knows.
+pub fn load_filter(
+    spec: &FilterSpec, tags: Option<&TagFilter<'_>>, first_steps: Option<&FirstStepFilter<'_>>,
+) -> Result<OwnedFd, NotLoaded> {
+    let program = program(spec, tags, first_steps).ok_or_else(NotLoaded::too_large)?;
+    load(PacketProgram::Filter, &program)
 }
 
 pub(super) fn load(kind: PacketProgram, program: &[Instruction]) -> Result<OwnedFd, NotLoaded> {

@@ -4,27 +4,33 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Instruction, OwnAddresses};
-use crate::core::keyring::SharedTags;
+use super::Instruction;
 use crate::edge::bpf::machine::Packet;
 
-/// Addresses: the context, the stack's end, the values of the maps, and the maps themselves.
+/// Addresses: the context, the stack's end, the values of the first map, and that map itself. Those
+/// of the next ones are a [`STEP`] further each.
 const CONTEXT: u64 = 1 << 32;
 const STACK: u64 = 2 << 32;
-const MAP: u64 = 3 << 32;
-const OWN_MAP: u64 = 4 << 32;
-const VALUES: u64 = 5 << 32;
-const OWN_VALUES: u64 = 6 << 32;
+const VALUES: u64 = 3 << 32;
+const MAP: u64 = 4 << 32;
+const STEP: u64 = 1 << 28;
 const STACK_SIZE: usize = 512;
 const VALUE_SIZE: u64 = 64;
+
+/// A map of the program.
+#[derive(Clone)]
+pub struct Map {
+    /// The descriptor by which the program knows it.
+    pub descriptor: i32,
+    pub lines: Vec<&'static [AtomicU64; 8]>,
+}
 
 pub struct Machine<'a> {
     program: &'a [Instruction],
     packet: &'a Packet,
-    tags: &'a SharedTags,
-    /// The descriptor by which the program knows the memory of `tags`.
-    map: i32,
-    interface: Option<Interface<'a>>,
+    maps: &'a [Map],
+    /// The frame, for a program at an interface.
+    frame: Option<Vec<u8>>,
     processor: u32,
     /// The clock, in nanoseconds.
     pub time: u64,
@@ -34,32 +40,22 @@ pub struct Machine<'a> {
     pub steps: u64,
 }
 
-/// What a program at an interface has.
-struct Interface<'a> {
-    frame: Vec<u8>,
-    own: &'a OwnAddresses,
-    /// The descriptor by which the program knows the memory of `own`.
-    map: i32,
-}
-
 impl<'a> Machine<'a> {
     /// For a program at a socket.
     pub fn new(
-        program: &'a [Instruction], packet: &'a Packet, tags: &'a SharedTags, map: i32,
-        processor: u32,
+        program: &'a [Instruction], packet: &'a Packet, maps: &'a [Map], processor: u32,
     ) -> Self {
         let mut registers = [None; 11];
         registers[1] = Some(CONTEXT);
         registers[10] = Some(STACK);
-        let (stack, interface) = ([None; STACK_SIZE], None);
+        let (stack, frame) = ([None; STACK_SIZE], None);
         let (time, steps) = (0, 0);
-        Self { program, packet, tags, map, interface, processor, time, registers, stack, steps }
+        Self { program, packet, maps, frame, processor, time, registers, stack, steps }
     }
 
     /// For a program at an interface.
-    pub fn at_interface(self, own: &'a OwnAddresses, map: i32) -> Self {
-        let interface = Interface { frame: self.packet.frame(), own, map };
-        Self { interface: Some(interface), ..self }
+    pub fn at_interface(self) -> Self {
+        Self { frame: Some(self.packet.frame()), ..self }
     }
 
     /// The number of bytes that the program accepts, or what it does at an interface.
@@ -76,19 +72,25 @@ impl<'a> Machine<'a> {
             match code & 7 {
                 0 => match code & 0xe0 {
                     0x00 => {
-                        assert_eq!((code, from), (0x18, 1), "a map");
-                        assert_eq!(self.program[at], Instruction::default());
-                        let own = self.interface.as_ref().map(|interface| interface.map);
-                        self.registers[to] = Some(match immediate {
-                            map if map == self.map => MAP,
-                            map if Some(map) == own => OWN_MAP,
-                            map => panic!("map {map}"),
+                        assert_eq!(code, 0x18, "a wide load");
+                        let upper = self.program[at].immediate;
+                        assert_eq!(
+                            self.program[at],
+                            Instruction { immediate: upper, ..<_>::default() }
+                        );
+                        self.registers[to] = Some(match from {
+                            0 => {
+                                u64::from(upper.cast_unsigned()) << 32
+                                    | u64::from(immediate.cast_unsigned())
+                            }
+                            1 => self.map(immediate),
+                            from => panic!("a wide load of kind {from}"),
                         });
                         at += 1;
                     }
                     mode => {
                         assert_eq!(self.registers[6], Some(CONTEXT), "needed by this load");
-                        assert!(self.interface.is_none(), "only at a socket");
+                        assert!(self.frame.is_none(), "only at a socket");
                         let index = if mode == 0x40 { self.register(from) as u32 } else { 0 };
                         let place = index.wrapping_add(immediate.cast_unsigned());
                         let Some(value) = self.packet_number(place, size(code)) else { return 0 };
@@ -141,6 +143,12 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// The address of the map of this descriptor.
+    fn map(&self, descriptor: i32) -> u64 {
+        let place = self.maps.iter().position(|map| map.descriptor == descriptor);
+        MAP + STEP * place.expect("a map of the program") as u64
+    }
+
     fn register(&self, number: usize) -> u64 {
         self.registers[number].expect("a register that was written")
     }
@@ -174,6 +182,7 @@ impl<'a> Machine<'a> {
         let value = match code & 0xf0 {
             0x00 => old.wrapping_add(with),
             0x10 => old.wrapping_sub(with),
+            0x20 => old.wrapping_mul(with),
             0x30 => old.checked_div(with).unwrap_or(0),
             0x40 => old | with,
             0x50 => old & with,
@@ -212,22 +221,16 @@ impl<'a> Machine<'a> {
     fn call(&mut self, function: i32) {
         let result = match function {
             1 => {
-                let (values, lines) = match self.register(1) {
-                    MAP => (VALUES, self.tags.memory_lines()),
-                    OWN_MAP => (OWN_VALUES, OwnAddresses::MEMORY_LINES),
-                    map => panic!("{map:x} is no map"),
-                };
+                let map = self.register(1).checked_sub(MAP).expect("a map");
                 let line = self.load(self.register(2), 4);
-                if line < lines { values + VALUE_SIZE * line } else { 0 }
+                let lines = self.maps[(map / STEP) as usize].lines.len() as u64;
+                if line < lines { VALUES + map + VALUE_SIZE * line } else { 0 }
             }
             5 => self.time,
             8 => self.processor.into(),
-            26 if self.interface.is_none() => self.load_bytes(),
-            189 if self.interface.is_some() => self.load_bytes(),
-            188 => {
-                let interface = self.interface.as_ref().expect("only at an interface");
-                interface.frame.len() as u64
-            }
+            26 if self.frame.is_none() => self.load_bytes(),
+            189 if self.frame.is_some() => self.load_bytes(),
+            188 => self.frame.as_ref().expect("only at an interface").len() as u64,
             function => panic!("function {function}"),
         };
         self.registers[..6].fill(None);
@@ -239,10 +242,7 @@ impl<'a> Machine<'a> {
         let [context, at, to, length] = [1, 2, 3, 4].map(|number| self.register(number));
         assert_eq!(context, CONTEXT);
         let (at, length) = (at as usize, length as usize);
-        let packet = match &self.interface {
-            Some(interface) => &interface.frame,
-            None => &self.packet.bytes,
-        };
+        let packet = self.frame.as_ref().unwrap_or(&self.packet.bytes);
         match packet.get(at..).and_then(|rest| rest.get(..length)) {
             Some(bytes) => {
                 // Such a call needs no alignment.
@@ -262,7 +262,7 @@ impl<'a> Machine<'a> {
             return self.word(address).load(Ordering::Relaxed);
         }
         if (CONTEXT..CONTEXT + 1000).contains(&address) {
-            assert!(size == 4 && self.interface.is_none());
+            assert!(size == 4 && self.frame.is_none());
             let packet = self.packet;
             return match address - CONTEXT {
                 0 => packet.bytes.len() as u64,
@@ -296,13 +296,12 @@ impl<'a> Machine<'a> {
         self.word(address).fetch_add(value, Ordering::Relaxed);
     }
 
-    /// A word of a map's values.
+    /// A word of a map.
     fn word(&self, address: u64) -> &'static AtomicU64 {
-        assert!(address >= VALUES && address.is_multiple_of(8));
-        match address.checked_sub(OWN_VALUES) {
-            None => self.tags.memory_word((address - VALUES) / 8),
-            Some(at) => self.interface.as_ref().expect("its map").own.memory_word(at / 8),
-        }
+        assert!((VALUES..MAP).contains(&address) && address.is_multiple_of(8));
+        let (map, place) = ((address - VALUES) / STEP, (address - VALUES) % STEP);
+        let line = self.maps[map as usize].lines[(place / VALUE_SIZE) as usize];
+        &line[(place % VALUE_SIZE / 8) as usize]
     }
 }
 

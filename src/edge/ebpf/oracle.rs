@@ -1,20 +1,23 @@
 //! The filters beside the engine, with the published test keys, for tests and fuzzing: what the
 //! program may drop is what the engine would reject before it decrypts anything. What the program
-//! at an interface may drop is of that what is plainly to this machine.
+//! at an interface may drop is of that what is plainly to this machine. What the program of the
+//! sockets may hold is what the engine would take for a first step and nothing else, or ignore.
 
 use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
-use super::machine::Machine;
-use super::{Instruction, OwnAddresses, TagFilter, program, xdp};
+use super::machine::{Machine, Map};
+use super::{FirstStepFilter, Instruction, OwnAddresses, TagFilter, program, xdp};
+use crate::core::door::first_steps::{FirstStep, HELD};
 use crate::core::door::{Step, TcpFlags};
 use crate::core::engine::{Action, Engine, KnownClient, SealedSetup, Setup};
 use crate::core::keyring::{FilterDrops, Secret, SharedTags};
 use crate::core::knock::HandedKnock;
-use crate::core::packet::Arrival;
+use crate::core::packet::{Arrival, parse};
 use crate::core::quota::Rate;
-use crate::core::sequence::{DoorSpec, Target};
+use crate::core::sequence::first_steps::FirstSteps;
+use crate::core::sequence::{DoorSpec, SequenceEvent, Target};
 use crate::core::test_vectors::{self, CLIENT, NOON};
 use crate::core::types::{Boot, Now, Reject, SECOND};
 use crate::edge::bpf::machine::{Packet, run};
@@ -22,24 +25,33 @@ use crate::edge::bpf::{self, FilterSpec};
 
 pub const PORT: u16 = 62201;
 /// The descriptors by which the programs know their maps.
-const MAP: i32 = 33;
-const OWN: i32 = 34;
+const TAGS: i32 = 33;
+const FIRST_STEPS: i32 = 34;
+const OWN: i32 = 35;
 /// This machine's addresses.
 pub const OURS: [&str; 2] = ["203.0.113.1", "2001:db8:1::1"];
 /// PACKET_OTHERHOST: to another machine on the link.
 const TO_ANOTHER: u32 = 3;
 /// PACKET_OUTGOING.
 const SENT: u32 = 4;
+/// The time that the filter writes.
+const TIME: Boot = Boot(900 * SECOND);
+pub const SYN: TcpFlags = TcpFlags { set: 2, unset: 16 };
+/// The later steps of all doors.
+const LATER: [Step; 2] = [Step::tcp(1), Step::tcp(2)];
 
 /// A gateway with one client and a door for each step.
 pub struct Oracle {
     pub spec: FilterSpec,
     pub tags: SharedTags,
+    pub first_steps: FirstSteps,
+    pub maps: [Map; 3],
     pub program: Zeroizing<Vec<Instruction>>,
     pub own: OwnAddresses,
     pub(super) at_interface: Zeroizing<Vec<Instruction>>,
     /// The clocks of the program and of the engine, in nanoseconds.
     pub time: u64,
+    doors: Vec<DoorSpec>,
     classic: Vec<bpf::Instruction>,
     engine: Engine,
 }
@@ -59,14 +71,41 @@ struct Judgement {
 
 impl Oracle {
     pub fn new(steps: &[Step]) -> Self {
+        let steps: Vec<_> = steps.iter().map(|step| (*step, TcpFlags::default())).collect();
+        Self::with(steps, Vec::new())
+    }
+
+    /// Doors that begin with these steps. The filter holds the first [`HELD`] of them.
+    pub fn holding(steps: &[Step], flags: TcpFlags) -> Self {
+        let first = |step: &Step| FirstStep { step: *step, flags };
+        let it = Self::with(
+            steps.iter().map(|step| (*step, flags)).collect(),
+            steps.iter().take(HELD).map(first).collect(),
+        );
+        it.first_steps.hold(TIME);
+        it
+    }
+
+    fn with(mut steps: Vec<(Step, TcpFlags)>, first: Vec<FirstStep>) -> Self {
         let tags = SharedTags::for_tests(1);
-        let with_flags = |step: &Step| (*step, TcpFlags::default());
-        let steps_with_flags = steps.iter().map(with_flags).collect();
-        let spec = FilterSpec { knock_port: Some(PORT), steps: steps_with_flags, outgoing: false };
+        let first_steps = FirstSteps::for_tests(0x5eed, first);
+        let own = OwnAddresses::for_tests();
+        own.set(&ours());
+        let maps = [
+            Map { descriptor: TAGS, lines: tags.memory() },
+            Map { descriptor: FIRST_STEPS, lines: first_steps.memory() },
+            Map { descriptor: OWN, lines: own.memory() },
+        ];
+        let doors: Vec<DoorSpec> = steps.iter().map(door).collect();
+        if !first_steps.steps().is_empty() {
+            steps.extend(LATER.map(|step| (step, TcpFlags::default())));
+        }
+        let spec = FilterSpec { knock_port: Some(PORT), steps, outgoing: false };
         let realm = test_vectors::realm();
-        let filter = TagFilter { mask: realm.knock_mask(), tags: &tags, map: MAP, rate: RATE };
-        let program = program(&spec, &filter).expect("a program");
-        let at_interface = xdp::program(PORT, &filter, OWN).expect("a program");
+        let tag_filter = TagFilter { mask: realm.knock_mask(), tags: &tags, map: TAGS, rate: RATE };
+        let hold = FirstStepFilter { first_steps: &first_steps, map: FIRST_STEPS, ipv6: true };
+        let program = program(&spec, Some(&tag_filter), Some(&hold)).expect("a program");
+        let at_interface = xdp::program(PORT, &tag_filter, OWN).expect("a program");
         let mut engine = Engine::new(Setup {
             sealed: Some(SealedSetup {
                 keys: test_vectors::gateway(),
@@ -75,16 +114,25 @@ impl Oracle {
                 shared: Some(tags),
             }),
             clients: vec![KnownClient { client: CLIENT, keys: test_vectors::wire_row(NOON) }],
-            doors: steps.iter().map(door).collect(),
+            doors: doors.clone(),
             ..Setup::default()
         });
-        let ours: [IpAddr; 2] = OURS.map(|ip| ip.parse().expect("an address"));
-        let own = OwnAddresses::for_tests();
-        own.set(&ours);
-        engine.set_addresses(ours.to_vec(), ours.to_vec());
+        engine.set_addresses(ours(), ours());
         let classic = bpf::program(&spec);
         let time = 1000 * SECOND;
-        Self { spec, tags, program, own, at_interface, time, classic, engine }
+        Self {
+            spec,
+            tags,
+            first_steps,
+            maps,
+            program,
+            own,
+            at_interface,
+            time,
+            doors,
+            classic,
+            engine,
+        }
     }
 
     pub fn classic(&self, packet: &Packet) -> u32 {
@@ -93,15 +141,15 @@ impl Oracle {
 
     /// What the program does with a packet on processor 3.
     pub fn tagged(&self, packet: &Packet) -> u32 {
-        let mut machine = Machine::new(&self.program, packet, &self.tags, MAP, 3);
+        let mut machine = Machine::new(&self.program, packet, &self.maps, 3);
         machine.time = self.time;
         machine.run()
     }
 
     /// True if the program at an interface drops a packet.
     pub fn is_dropped_early(&self, packet: &Packet) -> bool {
-        let machine = Machine::new(&self.at_interface, packet, &self.tags, MAP, 3);
-        match machine.at_interface(&self.own, OWN).run().cast_signed() {
+        let machine = Machine::new(&self.at_interface, packet, &self.maps, 3);
+        match machine.at_interface().run().cast_signed() {
             xdp::DROP => true,
             xdp::PASS => false,
             action => panic!("action {action}"),
@@ -123,8 +171,8 @@ impl Oracle {
         let tagged = self.tagged(packet);
         let after = self.tags.dropped();
         if classic != bpf::WHOLE {
-            assert_eq!(tagged, classic, "what is no sealed knock is as it was");
             assert!(!early || packet.kind == TO_ANOTHER, "the interface dropped no sealed knock");
+            self.check_held(packet, classic, tagged);
             return tagged;
         }
         let judged = self.judge(&packet.bytes);
@@ -143,6 +191,43 @@ impl Oracle {
             assert_eq!((tagged, after), (0, FilterDrops { client_mac, ..before }), "a forgery");
         }
         tagged
+    }
+
+    /// Asserts that the filter holds what begins an attempt, perhaps what does nothing, and no more;
+    /// and that the listener finds it.
+    fn check_held(&self, packet: &Packet, classic: u32, tagged: u32) {
+        let read = parse(&packet.bytes).ok();
+        let first = read.filter(|read| self.first_steps.includes(read.step));
+        let time = first.and_then(|first| {
+            let destination = first.destination.ip();
+            self.first_steps.take(first.raw_source, destination, first.step)
+        });
+        let is_held = classic != 0 && tagged == 0;
+        assert_eq!(time, is_held.then_some(TIME), "where the listener looks");
+        assert!(is_held || tagged == classic, "what is no first step is as it was");
+        let [begins, matters] = self.effects(&packet.bytes);
+        // The kernel knows neither our addresses nor which devices are loopbacks.
+        let is_ignored = first.is_some_and(|first| {
+            let destination = first.destination.ip();
+            !ours().contains(&destination) || first.is_martian(Arrival { loopback: false })
+        });
+        assert!(!is_held || begins || !matters && is_ignored, "the filter held too much");
+        if begins && classic != 0 && first.is_some() {
+            assert!(is_held, "a first step passed the filter");
+        }
+    }
+
+    /// True if a packet begins an attempt, and if it does anything at all.
+    fn effects(&self, bytes: &[u8]) -> [bool; 2] {
+        let setup = Setup { doors: self.doors.clone(), ..Setup::default() };
+        let mut engine = Engine::new(setup);
+        engine.set_addresses(ours(), ours());
+        let mut actions = Vec::new();
+        let now = Now { wall: NOON, boot: Boot(1000 * SECOND) };
+        engine.packet(now, Arrival { loopback: false }, bytes, &mut actions);
+        let first =
+            |action: &Action| matches!(action, Action::Door(SequenceEvent::Stage { stage: 1, .. }));
+        [!actions.is_empty() && actions.iter().all(first), !actions.is_empty()]
     }
 
     fn judge(&mut self, bytes: &[u8]) -> Judgement {
@@ -190,11 +275,15 @@ fn destination(packet: &[u8]) -> IpAddr {
     }
 }
 
-fn door(step: &Step) -> DoorSpec {
+fn ours() -> Vec<IpAddr> {
+    OURS.map(|ip| ip.parse().expect("an address")).into()
+}
+
+fn door((step, flags): &(Step, TcpFlags)) -> DoorSpec {
     DoorSpec {
-        sequence: vec![*step, Step::tcp(1)],
+        sequence: [*step].into_iter().chain(LATER).collect(),
         seq_timeout: 10,
-        flags: TcpFlags::default(),
+        flags: *flags,
         target: Target::Own,
         one_time: false,
         tolerate_duplicates: false,

@@ -35,9 +35,6 @@ impl OwnAddresses {
         (memory.len() == ALL).then_some(Self { lines, counters })
     }
 
-    #[cfg(any(test, fuzzing))]
-    pub(super) const MEMORY_LINES: u64 = ALL as u64;
-
     /// Memory for no addresses yet, never freed.
     #[cfg(any(test, fuzzing))]
     pub fn for_tests() -> Self {
@@ -76,11 +73,10 @@ impl OwnAddresses {
         wanted != [0; 2] && line.iter().any(|place| read(place) == wanted)
     }
 
+    /// All lines, as the kernel sees them.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn memory_word(&self, index: u64) -> &'static AtomicU64 {
-        let mut lines = self.lines.iter().chain(self.counters);
-        let line = lines.nth(index as usize / WORDS).expect("a line of this memory");
-        &line[index as usize % WORDS]
+    pub(super) fn memory(&self) -> Vec<&'static [AtomicU64; WORDS]> {
+        self.lines.iter().chain(self.counters).collect()
     }
 }
 
@@ -129,8 +125,8 @@ mod tests {
                 assert_eq!(own.has(*ip), list.contains(ip) && ip.to_string() != "::", "{ip}");
             }
         }
-        let blank = |index| own.memory_word(index).load(Ordering::Relaxed) == 0;
-        assert!((0..(ALL * WORDS) as u64).all(blank));
+        let blank = |word: &AtomicU64| word.load(Ordering::Relaxed) == 0;
+        assert!(own.memory().iter().all(|line| line.iter().all(blank)));
     }
 
     #[test]

@@ -10,12 +10,14 @@ use super::oracle::{OURS, Oracle, PORT, RATE};
 use super::*;
 use crate::core::keyring::{FilterDrops, FilterKey};
 use crate::core::packet::udp_checksum;
+use crate::core::sequence::first_steps::FirstSteps;
 use crate::core::test_vectors::{self, NOON};
 use crate::core::types::Wall;
 use crate::edge::bpf::machine::Packet;
 use crate::edge::sys;
 
 mod cases;
+mod held;
 mod interface;
 mod known;
 mod random;
@@ -61,7 +63,7 @@ fn test_keys() -> Vec<FilterKey> {
 
 /// The program of `oracle` in the kernel, and its memory. `None` where nobody may load one: without
 /// CAP_BPF in the first user namespace.
-fn in_kernel(oracle: &Oracle) -> Option<(TagMap, OwnedFd)> {
+fn in_kernel(oracle: &Oracle) -> Option<InKernel> {
     let capable = CapState::get_current().unwrap().effective.has(Cap::BPF);
     let users = std::fs::read_to_string("/proc/self/uid_map").unwrap();
     let is_first = users.split_whitespace().eq(["0", "0", "4294967295"]);
@@ -71,16 +73,34 @@ fn in_kernel(oracle: &Oracle) -> Option<(TagMap, OwnedFd)> {
         Err(why) => panic!("{why}"),
     };
     test_keys().iter().for_each(|key| map.tags.insert(key));
-    match map.load(&oracle.spec, test_vectors::realm().knock_mask()) {
-        Ok(program) => Some((map, program)),
+    let steps = oracle.first_steps.steps().to_vec();
+    let first = FirstStepMap::new(steps, oracle.first_steps.seed());
+    let first = first.unwrap_or_else(|why| panic!("{why}"));
+    let realm = test_vectors::realm();
+    let filter = map.filter(realm.knock_mask());
+    match load_filter(&oracle.spec, Some(&filter), Some(&first.filter(true))) {
+        Ok(program) => Some(InKernel { map, first_steps: first.first_steps, program }),
         Err(why) => panic!("{why}"),
+    }
+}
+
+/// A program in the kernel, and the memory that it shares with us.
+struct InKernel {
+    map: TagMap,
+    first_steps: FirstSteps,
+    program: OwnedFd,
+}
+
+impl InKernel {
+    fn run(&self, packet: &Packet) -> u32 {
+        sys::run_program(self.program.as_fd(), &frame(packet)).unwrap()
     }
 }
 
 /// The program of `oracle` for an interface in the kernel, and its memories. `None` as for
 /// [`in_kernel`].
 fn at_interface(oracle: &Oracle) -> Option<(TagMap, XdpMap, OwnedFd)> {
-    let (tags, _) = in_kernel(oracle)?;
+    let InKernel { map: tags, .. } = in_kernel(oracle)?;
     let map = XdpMap::new().unwrap_or_else(|why| panic!("{why}"));
     map.addresses.set(&OURS.map(|ip| ip.parse().unwrap()));
     let loaded = map.load(PORT, &tags.filter(test_vectors::realm().knock_mask()));
@@ -99,7 +119,7 @@ fn what_this_machine_sends_is_not_for_this_program() {
     let oracle = Oracle::new(&[]);
     let spec = FilterSpec { outgoing: true, ..oracle.spec };
     let filter = TagFilter { mask: &[7; 32], tags: &oracle.tags, map: 5, rate: RATE };
-    assert!(program(&spec, &filter).is_none());
+    assert!(program(&spec, Some(&filter), None).is_none());
 }
 
 #[test]
@@ -108,8 +128,8 @@ fn a_filter_with_too_many_doors_to_be_exact_still_has_its_tags() {
     let oracle = Oracle::new(&steps);
     assert_eq!(oracle.tagged(&Packet::to_us(v4(&knock(1)))), WHOLE);
     assert_eq!(oracle.tagged(&Packet::to_us(v6(&junk(1)))), DROPPED);
-    if let Some((_, program)) = in_kernel(&oracle) {
-        let run = |bytes| sys::run_program(program.as_fd(), &frame(&Packet::to_us(bytes))).unwrap();
+    if let Some(kernel) = in_kernel(&oracle) {
+        let run = |bytes| kernel.run(&Packet::to_us(bytes));
         assert_eq!((run(v6(&knock(1))), run(v4(&junk(1)))), (WHOLE, DROPPED));
     }
 }
@@ -174,7 +194,7 @@ fn each_datagram_costs_so_many_instructions_and_no_more() {
     let oracle = Oracle::new(&[]);
     let steps = |payload: &[u8]| {
         let packet = Packet::to_us(v4(payload));
-        let mut machine = Machine::new(&oracle.program, &packet, &oracle.tags, 33, 0);
+        let mut machine = Machine::new(&oracle.program, &packet, &oracle.maps, 0);
         machine.run();
         machine.steps
     };
@@ -188,12 +208,12 @@ fn drops_are_counted_on_the_line_of_the_processor() {
     let oracle = Oracle::new(&[]);
     let packet = Packet::to_us(v4(&[junk(1), junk(2), junk(3)].concat()));
     for processor in [0, 1, 63, 64, 1000] {
-        Machine::new(&oracle.program, &packet, &oracle.tags, 33, processor).run();
+        Machine::new(&oracle.program, &packet, &oracle.maps, processor).run();
     }
-    assert_eq!(oracle.tags.dropped(), FilterDrops { unknown_tag: 15, ..FilterDrops::default() });
-    let at = |processor: u64| {
-        let word = (oracle.tags.len() as u64 + processor) * 8;
-        oracle.tags.memory_word(word).load(std::sync::atomic::Ordering::Relaxed)
+    assert_eq!(oracle.tags.dropped(), FilterDrops { unknown_tag: 15, ..<_>::default() });
+    let memory = oracle.tags.memory();
+    let at = |processor: usize| {
+        memory[oracle.tags.len() + processor][0].load(std::sync::atomic::Ordering::Relaxed)
     };
     assert_eq!([0, 1, 40, 63].map(at), [6, 3, 3, 3]);
 }

@@ -22,9 +22,19 @@ pub(super) mod context {
     pub(super) const VLAN_TAG: i16 = 24;
 }
 
-/// Assembles `program`. Where it accepts a packet as a sealed knock, it goes on at `knock`, with the
-/// length of the IP header in [`X`]. `None` if there is no such instruction in eBPF.
-pub(super) fn translate(asm: &mut Assembler, program: &[Classic], knock: Label) -> Option<()> {
+/// Where the program goes on with a packet that it accepts. The length of the IP header is in [`X`]
+/// then.
+pub(super) struct Accepted {
+    /// With a sealed knock.
+    pub(super) knock: Label,
+    /// With a packet for a door.
+    pub(super) door: Label,
+}
+
+/// Assembles `program`. `None` if there is no such instruction in eBPF.
+pub(super) fn translate(
+    asm: &mut Assembler, program: &[Classic], accepted: &Accepted,
+) -> Option<()> {
     asm.copy(CONTEXT, R1);
     asm.set(A, 0);
     asm.set(X, 0);
@@ -56,7 +66,8 @@ pub(super) fn translate(asm: &mut Assembler, program: &[Classic], knock: Label) 
             opcode::SUBTRACT_INDEX => asm.op32(Operation::Subtract, A, X),
             opcode::MODULO => asm.op32_with(Operation::Modulo, A, operand),
             opcode::JUMP => asm.jump(behind(operand.try_into().ok()?)?),
-            opcode::RETURN if operand == bpf::WHOLE => asm.jump(knock),
+            opcode::RETURN if operand == bpf::WHOLE => asm.jump(accepted.knock),
+            opcode::RETURN if operand == bpf::HEADERS => asm.jump(accepted.door),
             opcode::RETURN => asm.end_with(operand.try_into().ok()?),
             comparison => {
                 let is = match comparison {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
+use crate::core::door::first_steps::{FirstStep, HELD};
 use crate::core::engine::KnownClient;
 use crate::core::keyring::{FilterDrops, Secret};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
@@ -62,6 +63,7 @@ impl Message for ToListener {
             Self::Release { capture } => Fields::of(15).u16(capture),
             Self::Forget { tag } => Fields::of(16).put(&tag),
             Self::MakeXdp => Fields::of(17),
+            Self::FirstSteps(steps) => encode_first_steps(&steps),
         };
         fields.finish()
     }
@@ -112,6 +114,7 @@ impl Message for ToListener {
             15 => Self::Release { capture: r.u16()? },
             16 => Self::Forget { tag: r.array()? },
             17 => Self::MakeXdp,
+            18 => Self::FirstSteps(decode_first_steps(r)?),
             _ => return None,
         };
         reader.finish().map(|()| message)
@@ -171,6 +174,28 @@ fn encode_filter(part: &FilterSpec) -> Fields {
         fields = fields.step(*one).u8(flags.set).u8(flags.unset);
     }
     fields
+}
+
+fn encode_first_steps(steps: &[FirstStep]) -> Fields {
+    let count = steps.len().min(HELD);
+    let mut fields = Fields::with_room(18, LONGEST).u8(count as u8);
+    for FirstStep { step, flags } in &steps[..count] {
+        fields = fields.step(*step).u8(flags.set).u8(flags.unset);
+    }
+    fields
+}
+
+fn decode_first_steps(r: &mut Reader<'_>) -> Option<Vec<FirstStep>> {
+    let count = usize::from(r.u8()?);
+    if count > HELD {
+        return None;
+    }
+    let mut steps = Vec::with_capacity(count);
+    for _ in 0..count {
+        let step = step(r)?;
+        steps.push(FirstStep { step, flags: TcpFlags { set: r.u8()?, unset: r.u8()? } });
+    }
+    Some(steps)
 }
 
 fn decode_filter(r: &mut Reader<'_>) -> Option<FilterSpec> {
@@ -285,15 +310,18 @@ impl Message for ToGatekeeper {
             Self::Alarm { client, first, again } => {
                 Fields::of(10).put(&client.0).source(first).source(again)
             }
-            Self::Counters(Tally { rejected, filtered, xdp, read, lost, doors, waiting }) => {
+            Self::Counters(tally) => {
+                let Tally { rejected, filtered, holds, xdp, read, lost, doors, waiting } = tally;
                 let mut fields = Fields::of(11);
                 for count in rejected.0 {
                     fields = fields.u64(count);
                 }
-                let FilterDrops { unknown_tag, length, client_mac, copies, quota } = filtered;
-                for number in [unknown_tag, length, client_mac, copies, quota] {
+                let FilterDrops { unknown_tag, length, client_mac, copies, quota, first_step } =
+                    filtered;
+                for number in [unknown_tag, length, client_mac, copies, quota, first_step] {
                     fields = fields.u64(number);
                 }
+                fields = fields.bool(holds);
                 fields.u64(xdp).u64(read).u64(lost).u64(doors).u64(waiting)
             }
             Self::Down { capture } => Fields::of(12).u16(capture),
@@ -348,7 +376,9 @@ impl Message for ToGatekeeper {
                         client_mac: r.u64()?,
                         copies: r.u64()?,
                         quota: r.u64()?,
+                        first_step: r.u64()?,
                     },
+                    holds: flag(r)?,
                     xdp: r.u64()?,
                     read: r.u64()?,
                     lost: r.u64()?,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::core::door::Step;
+use crate::core::door::first_steps::FirstStep;
 use crate::core::engine::KnownClient;
 use crate::core::keyring::{FilterDrops, Secret, TAG};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
@@ -72,6 +73,9 @@ pub enum ToListener {
     Filter(FilterSpec),
     /// Make a program for interfaces too (XDP), and send it.
     MakeXdp,
+    /// The first steps that the filter may hold during a flood: at most
+    /// [`crate::core::door::first_steps::HELD`].
+    FirstSteps(Vec<FirstStep>),
     /// Set-up is over: open the sockets, drop all privileges, become this user if there is one, send `Ready`, listen.
     /// `user`: user and group id.
     Go { user: Option<(u32, u32)> },
@@ -157,8 +161,10 @@ pub enum ToGatekeeper {
 pub struct Tally {
     /// Rejected packets by reason.
     pub rejected: Counters,
-    /// Those that the kernel's filter dropped, if it knows tags. They are in no other number here.
+    /// Those that the kernel's filter dropped, if it is eBPF. They are in no other number here.
     pub filtered: FilterDrops,
+    /// True while the kernel's filter holds first steps.
+    pub holds: bool,
     /// Those that the program at an interface dropped, all for an unknown tag. They are in no other
     /// number here either.
     pub xdp: u64,

@@ -5,6 +5,7 @@ use nix::sys::socket::ControlMessage;
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::door::first_steps::{FirstStep, HELD};
 use crate::core::door::{STEPS, Step, TcpFlags};
 use crate::core::engine::KnownClient;
 use crate::core::keyring::{Day, FilterDrops, Secret, TAG, WireRow};
@@ -59,6 +60,11 @@ fn filter(count: usize) -> FilterSpec {
     FilterSpec { knock_port: Some(62201), steps: steps.collect(), outgoing: true }
 }
 
+fn first_steps(count: usize) -> Vec<FirstStep> {
+    let all = filter(count).steps.into_iter();
+    all.map(|(step, flags)| FirstStep { step, flags }).collect()
+}
+
 /// Every message to the listener, each in its longest form.
 fn to_listener() -> Vec<ToListener> {
     let own = OwnAddress { address: "2001:db8::1".parse().unwrap(), knock: true, door: false };
@@ -81,6 +87,8 @@ fn to_listener() -> Vec<ToListener> {
         ToListener::Capture { interface: 7 },
         ToListener::Filter(filter(FILTER_STEPS)),
         ToListener::Filter(FilterSpec::default()),
+        ToListener::FirstSteps(first_steps(HELD)),
+        ToListener::FirstSteps(Vec::new()),
         ToListener::Go { user: Some((65534, 65533)) },
         ToListener::Go { user: None },
         ToListener::Verdict { ticket: u64::MAX, spent: true, receipt: Some([6; RECEIPT_BODY]) },
@@ -144,8 +152,10 @@ fn to_gatekeeper() -> Vec<ToGatekeeper> {
                 client_mac: 18,
                 copies: 19,
                 quota: 20,
+                first_step: 10,
             },
-            xdp: 10,
+            holds: true,
+            xdp: 11,
             read: 4,
             lost: 5,
             doors: 6,
@@ -356,6 +366,16 @@ fn more_steps_of_a_filter_than_a_message_may_have_are_no_message() {
 }
 
 #[test]
+fn more_first_steps_than_are_held_are_no_message() {
+    let mut bytes = ToListener::FirstSteps(first_steps(1)).encode().to_vec();
+    let step = bytes.split_off(2);
+    for count in [HELD, HELD + 1] {
+        let message = [&[18, count as u8][..], &step.repeat(count)].concat();
+        assert_eq!(ToListener::decode(&message).is_some(), count == HELD);
+    }
+}
+
+#[test]
 fn more_clients_than_a_message_may_have_are_no_message() {
     let mut bytes = ToListener::Clients(vec![known(1)]).encode().to_vec();
     let row = bytes.split_off(2);
@@ -431,7 +451,7 @@ proptest! {
     }
 
     #[test]
-    fn every_changed_message_is_another_message_or_none(index in 0usize..20, at in 0usize..SHORT, flip in 1u8..=255) {
+    fn every_changed_message_is_another_message_or_none(index in 0usize..27, at in 0usize..SHORT, flip in 1u8..=255) {
         let mut bytes = to_listener().swap_remove(index).encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;

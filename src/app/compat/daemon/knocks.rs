@@ -15,6 +15,17 @@ use crate::edge::one_time::SequenceUse;
 use crate::edge::runner_pipe::RunRequest;
 use crate::edge::{clock, one_time as one_time_file};
 
+/// What the log says when the kernel begins to hold first steps, or no longer does.
+fn flood_text(begins: bool) -> &'static str {
+    match begins {
+        true => {
+            "a flood of first steps has begun: until it is over, the kernel holds them, and the \
+             first step counts as made by everybody"
+        }
+        false => "the flood of first steps is over",
+    }
+}
+
 impl Knockd {
     pub(super) fn receive(&mut self) {
         let Some(listener) = &mut self.listener else { return };
@@ -54,6 +65,12 @@ impl Knockd {
                 self.knock_line(door, source, &what, true);
             }
             ToGatekeeper::Suppressed { count } => self.line_throttle.suppress(count),
+            ToGatekeeper::Counters(tally) if tally.holds != self.holds => {
+                self.holds = tally.holds;
+                if self.admits_line() {
+                    self.line(ClassicLine::shown(flood_text(tally.holds)));
+                }
+            }
             ToGatekeeper::Down { .. }
                 if link::inspect(&self.interface) == Err(LinkError::Missing) =>
             {

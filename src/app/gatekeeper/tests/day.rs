@@ -130,7 +130,7 @@ impl BusyDay {
         }
         let doors = self.happened.steps + self.happened.completed;
         let read = self.handed + doors + 7;
-        let filtered = FilterDrops { unknown_tag: 11, length: 2, ..FilterDrops::default() };
+        let filtered = FilterDrops { unknown_tag: 11, length: 2, first_step: 4, ..<_>::default() };
         let tally = Tally { rejected, filtered, read, lost: 3, doors, ..Tally::default() };
         self.world.tell(ToGatekeeper::Counters(tally));
     }

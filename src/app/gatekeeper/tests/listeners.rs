@@ -51,8 +51,9 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     }
     let tally = |read, lost| {
         let (rejected, doors) = (counters, read - counters.sum());
-        let filtered = FilterDrops { unknown_tag: 18, length: lost, ..FilterDrops::default() };
-        ToGatekeeper::Counters(Tally { rejected, filtered, xdp: 2, read, lost, doors, waiting: 0 })
+        let filtered = FilterDrops { unknown_tag: 18, length: lost, ..<_>::default() };
+        let tally = Tally { rejected, filtered, xdp: 2, read, lost, doors, ..Tally::default() };
+        ToGatekeeper::Counters(tally)
     };
     world.tell(tally(6, 2));
     world.tell(tally(7, 3));
@@ -77,6 +78,38 @@ fn what_a_listener_has_counted_is_told_and_counts_on_with_the_next_one() {
     assert_eq!((packets.received, packets.lost, packets.doors), (59, 4, 5));
     assert_eq!((packets.rejected, packets.filtered), (named(4, 46), named(4, 40)));
     assert_eq!(status(&mut world)["xdp_dropped"], 4);
+}
+
+#[test]
+fn a_flood_of_first_steps_is_in_the_log_at_its_beginning_and_end_and_in_status_between() {
+    let mut world = World::new();
+    let tally = |holds, first_step| {
+        let filtered = FilterDrops { first_step, ..FilterDrops::default() };
+        ToGatekeeper::Counters(Tally { filtered, holds, read: 2, doors: 2, ..Tally::default() })
+    };
+    let is_told = |world: &mut World| {
+        status(world)["degraded"].to_string().contains("a flood of first steps at doors: until")
+    };
+    world.tell(tally(false, 0));
+    assert!(!is_told(&mut world));
+    for first_step in [50, 900] {
+        world.tell(tally(true, first_step));
+        assert!(is_told(&mut world));
+    }
+    let packets = world.packets();
+    assert_eq!((packets.received, packets.doors, packets.sum()), (902, 2, 902));
+    assert_eq!(packets.filtered, [("first-step".to_owned(), 900)]);
+    world.tell(tally(false, 900));
+    assert!(!is_told(&mut world));
+    let said =
+        |world: &World, words: &str| world.log.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(said(&world, "a flood of first steps at doors has begun: until it is over"), 1);
+    assert_eq!(said(&world, "the flood of first steps at doors is over"), 1);
+    // Whoever floods now and then fills no log.
+    for holds in [true, false, true, false] {
+        world.tell(tally(holds, 900));
+    }
+    assert_eq!(said(&world, "first steps at doors"), 2);
 }
 
 #[test]

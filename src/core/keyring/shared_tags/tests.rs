@@ -1,5 +1,4 @@
 use super::*;
-use crate::core::keyring::WORDS;
 
 /// Keys whose tags look like those of clients.
 fn keys(count: u32) -> Vec<FilterKey> {
@@ -12,7 +11,7 @@ fn passes(shared: &SharedTags, key: &FilterKey) -> bool {
 }
 
 fn is_blank(shared: &SharedTags) -> bool {
-    (0..shared.memory_lines() * WORDS as u64).all(|word| value(shared.memory_word(word)) == 0)
+    shared.memory().iter().all(|line| line.iter().all(|word| value(word) == 0))
 }
 
 #[test]
@@ -104,8 +103,14 @@ fn counters_of_all_processors_are_added() {
             counters[word].store(count, Ordering::Relaxed);
         }
     }
-    let expected =
-        FilterDrops { unknown_tag: 2080, length: 64, client_mac: 128, copies: 192, quota: 256 };
+    let expected = FilterDrops {
+        unknown_tag: 2080,
+        length: 64,
+        client_mac: 128,
+        copies: 192,
+        quota: 256,
+        first_step: 0,
+    };
     assert_eq!(shared.dropped(), expected);
 }
 

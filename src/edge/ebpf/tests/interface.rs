@@ -86,8 +86,8 @@ fn the_kernel_does_the_same_at_an_interface() {
 fn a_packet_at_an_interface_costs_few_instructions_unless_it_may_be_a_knock() {
     let oracle = Oracle::new(&[]);
     let steps = |packet: &Packet| {
-        let machine = Machine::new(&oracle.at_interface, packet, &oracle.tags, 33, 0);
-        let mut machine = machine.at_interface(&oracle.own, 34);
+        let machine = Machine::new(&oracle.at_interface, packet, &oracle.maps, 0);
+        let mut machine = machine.at_interface();
         machine.run();
         machine.steps
     };

@@ -15,12 +15,13 @@ fn dropped(tags: &SharedTags, by: impl Fn() -> u32) -> (u32, FilterDrops) {
         client_mac: after.client_mac - before.client_mac,
         copies: after.copies - before.copies,
         quota: after.quota - before.quota,
+        first_step: 0,
     };
     (done, new)
 }
 
 const CLIENT_MAC: FilterDrops =
-    FilterDrops { unknown_tag: 0, length: 0, client_mac: 1, copies: 0, quota: 0 };
+    FilterDrops { unknown_tag: 0, length: 0, client_mac: 1, copies: 0, quota: 0, first_step: 0 };
 const UNKNOWN_TAG: FilterDrops = FilterDrops { unknown_tag: 1, client_mac: 0, ..CLIENT_MAC };
 const COPIES: FilterDrops = FilterDrops { copies: 1, client_mac: 0, ..CLIENT_MAC };
 const QUOTA: FilterDrops = FilterDrops { quota: 1, client_mac: 0, ..CLIENT_MAC };
@@ -48,9 +49,9 @@ fn a_knock_with_one_wrong_bit_ends_in_the_kernel() {
         // The tag, and the sample of its mask.
         let reason = if (32..64).contains(&at) { UNKNOWN_TAG } else { CLIENT_MAC };
         assert_eq!(dropped(&oracle.tags, || oracle.tagged(&packet)), (DROPPED, reason), "{at}");
-        if let Some((map, program)) = &kernel {
-            let run = || sys::run_program(program.as_fd(), &frame(&packet)).unwrap();
-            assert_eq!(dropped(&map.tags, run), (DROPPED, reason), "{at}, in the kernel");
+        if let Some(kernel) = &kernel {
+            let run = || kernel.run(&packet);
+            assert_eq!(dropped(&kernel.map.tags, run), (DROPPED, reason), "{at}, in the kernel");
         }
         oracle.check(&packet);
     }
@@ -69,8 +70,8 @@ fn knocks_of_three_days_and_of_none_pass() {
         let (datagram, _) = test_vectors::datagram(&request, [n; 32]);
         assert_eq!(test_vectors::day_of(&request) == Day::Unknown, n == 4);
         let packet = Packet::to_us(v4(&datagram));
-        if let Some((_, program)) = &kernel {
-            assert_eq!(sys::run_program(program.as_fd(), &frame(&packet)).unwrap(), WHOLE);
+        if let Some(kernel) = &kernel {
+            assert_eq!(kernel.run(&packet), WHOLE);
         }
         assert_eq!(oracle.check(&packet), WHOLE, "{n}");
     }
@@ -137,10 +138,9 @@ fn the_filter_reads_both_kinds_of_addresses_as_the_listener_writes_them() {
         oracle.tags.drop_copies(id(&datagram), except);
         let run = [&four, &six].map(|packet| oracle.tagged(packet));
         assert_eq!(run, expected, "{except:?}");
-        if let Some((map, program)) = &kernel {
-            map.tags.drop_copies(id(&datagram), except);
-            let run = [&four, &six]
-                .map(|packet| sys::run_program(program.as_fd(), &frame(packet)).unwrap());
+        if let Some(kernel) = &kernel {
+            kernel.map.tags.drop_copies(id(&datagram), except);
+            let run = [&four, &six].map(|packet| kernel.run(packet));
             assert_eq!(run, expected, "{except:?}, in the kernel");
         }
     }
@@ -184,13 +184,13 @@ fn a_client_that_sends_far_too_fast_is_held_back_and_others_are_not() {
 #[test]
 fn the_kernel_holds_back_a_client_that_sends_far_too_fast() {
     let oracle = Oracle::new(&[]);
-    let Some((map, program)) = in_kernel(&oracle) else { return };
-    let packet = frame(&Packet::to_us(v4(&knock(1))));
+    let Some(kernel) = in_kernel(&oracle) else { return };
+    let packet = Packet::to_us(v4(&knock(1)));
     let begin = std::time::Instant::now();
     let mut passed = 0;
     let mut sent = 0;
-    while map.tags.dropped().quota < 100 {
-        passed += u64::from(sys::run_program(program.as_fd(), &packet).unwrap() == WHOLE);
+    while kernel.map.tags.dropped().quota < 100 {
+        passed += u64::from(kernel.run(&packet) == WHOLE);
         sent += 1;
         assert!(sent < 1_000_000, "it holds back nothing");
     }
@@ -203,11 +203,16 @@ fn a_client_that_may_send_faster_is_held_back_later() {
     let oracle = Oracle::new(&[]);
     let rate = Rate { burst: 1000, per_second: 2000 };
     let realm = test_vectors::realm();
-    let filter = TagFilter { mask: realm.knock_mask(), tags: &oracle.tags, map: 5, rate };
-    let program = program(&oracle.spec, &filter).unwrap();
+    let filter = TagFilter {
+        mask: realm.knock_mask(),
+        tags: &oracle.tags,
+        map: oracle.maps[0].descriptor,
+        rate,
+    };
+    let program = program(&oracle.spec, Some(&filter), None).unwrap();
     let packet = Packet::to_us(v4(&knock(1)));
     let run = |time| {
-        let mut machine = Machine::new(&program, &packet, &oracle.tags, 5, 0);
+        let mut machine = Machine::new(&program, &packet, &oracle.maps, 0);
         machine.time = time;
         machine.run()
     };
@@ -229,7 +234,7 @@ fn a_datagram_that_is_merged_with_others_is_left_to_the_engine() {
 fn a_client_mac_costs_so_many_instructions_and_no_more() {
     let oracle = Oracle::new(&[]);
     let packet = Packet::to_us(v4(&knock(1)));
-    let mut machine = Machine::new(&oracle.program, &packet, &oracle.tags, 33, 0);
+    let mut machine = Machine::new(&oracle.program, &packet, &oracle.maps, 0);
     machine.run();
     assert!((16_000..21_000).contains(&machine.steps), "{}", machine.steps);
     // Kernels before 6.8 let a socket have twenty kilobytes, eight bytes for each instruction.
