@@ -70,6 +70,8 @@ class TooSlow(Exception):
 class Run:
     def __init__(self, scale, programs, folder, sender):
         self.scale, self.programs, self.folder, self.sender = scale, programs, folder, sender
+        # Seconds of the processor that the knocks of a flood take without it, by system.
+        self.alone = {}
         self.open = []
         self.began = time.monotonic()
 
@@ -127,8 +129,10 @@ class Run:
         return figures
 
     def flood(self, system, kind, rate):
+        if system.key not in self.alone:
+            self.alone[system.key] = measures.knocks_alone(system, self.scale.seconds)
         for _ in range(3):
-            figures = measures.flood(system, kind, rate, self.scale.seconds)
+            figures = measures.flood(system, kind, rate, self.scale.seconds, self.alone[system.key])
             # At the maximum the way to the daemon may lose some of it too.
             flowed = figures["sent_per_second"] * min(1, figures["received"]) / (rate or 20_000)
             if flowed > 0.9:

@@ -1,6 +1,7 @@
 """The measurements. Each returns plain data: lists of numbers by system, in the unit of its name."""
 
 import random
+import shutil
 import socket
 import threading
 import time
@@ -56,7 +57,7 @@ def client_program(systems, runs):
             words = system.program(source)
             probe = system.net.probe([(0, source, [], 0)], every_us=100, patience_ms=4000)
             time.sleep(random.uniform(0.05, 0.1))
-            program = system.net.client.start(*words, env=system.environment())
+            program = system.net.program(shutil.which(words[0]), *words[1:], env=system.environment())
             _, opened, _ = system.net.probed(probe)[0]
             program.wait(10)
             if not opened:
@@ -65,23 +66,39 @@ def client_program(systems, runs):
     return figures
 
 
-def flood(system, kind, rate, seconds):
-    """Knocks while this junk arrives. `rate` 0 is the sender's maximum."""
-    system.start()
-    packets, source = system.junk(kind)
+def knocks_meanwhile(system, seconds):
+    """The knocks of one flood, with the time of each."""
     every = (seconds - 1) / MEANWHILE
     sources = [system.net.next_source() for _ in range(MEANWHILE)]
     begin = time.time()
-    knocks = [
+    return [
         (0.5 + every * at, source, system.knock(source, begin + 0.5 + every * at), 0)
         for at, source in enumerate(sources)
     ]
+
+
+def knocks_alone(system, seconds):
+    """Seconds of processor time that the knocks of a flood take without it."""
+    system.start()
+    knocks = knocks_meanwhile(system, seconds)
+    worked = system.daemon.settle(2)
+    system.net.probed(system.net.probe(knocks, every_us=2000, patience_ms=int(LOST * 1000)))
+    worked = system.daemon.settle(3) - worked
+    system.stop()
+    return worked
+
+
+def flood(system, kind, rate, seconds, alone):
+    """Knocks while this junk arrives. `rate` 0 is the sender's maximum, `alone` what the knocks take."""
+    system.start()
+    packets, source = system.junk(kind)
+    knocks = knocks_meanwhile(system, seconds)
     worked, received = system.daemon.settle(2), system.net.received()
     running = system.net.flood(packets, rate, seconds, source)
     probe = system.net.probe(knocks, every_us=2000, patience_ms=int(LOST * 1000))
     sent, per_second, sender_ns = system.net.flooded(running)
     answers = system.net.probed(probe)
-    worked = system.daemon.settle(3) - worked
+    worked = max(0, system.daemon.settle(3) - worked - alone)
     received = system.net.received() - received
     system.stop()
     return {

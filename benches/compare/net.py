@@ -198,6 +198,15 @@ class Net:
         sent, took, worked = (int(word) for word in finished(process, 60).split())
         return sent, sent / took * 1e9, worked / max(1, sent)
 
+    def program(self, *words, **more):
+        """Starts a client program. `began` is the time of its exec."""
+        begins, at_exec = os.pipe()
+        process = self.client.start(self.sender, "run", str(at_exec), *words, pass_fds=(at_exec,), **more)
+        os.close(at_exec)
+        process.began = struct.unpack("<Q", os.read(begins, 8))[0]
+        os.close(begins)
+        return process
+
     def probe(self, knocks, every_us=50, patience_ms=2000, until="all", begin=0):
         """Begins to send knocks: (when in seconds, source, packets, receipt's port or 0). `begin` is of time.monotonic()."""
         parts = [struct.pack("<II", int(begin), int(begin % 1 * 1e9))]

@@ -10,6 +10,9 @@
  *       answered. `first`: ends as soon as the port has answered any of them. Prints a line for
  *       each knock: when its last frame was sent, when the port answered, when the receipt came
  *       (CLOCK_MONOTONIC in nanoseconds; 0: never).
+ *   sender run DESCRIPTOR PROGRAM ARGUMENT...
+ *       Writes the time to the descriptor (8 bytes), and becomes the program: from Python that takes
+ *       longer than the program itself.
  *
  * A frame in a file is a length (u16) and so many bytes, IPv4 over Ethernet. A file of knocks has
  * the time of its begin (CLOCK_MONOTONIC, seconds and nanoseconds, u32 each; 0: now), then for each
@@ -348,8 +351,19 @@ static int probe(const char *interface, uint64_t every, uint64_t patience, int u
 	return 0;
 }
 
+static void run(int descriptor, char **words)
+{
+	uint64_t time = now();
+	if (write(descriptor, &time, sizeof time) != sizeof time || close(descriptor))
+		die("run");
+	execv(words[0], words);
+	die(words[0]);
+}
+
 int main(int argc, char **argv)
 {
+	if (argc > 3 && !strcmp(argv[1], "run"))
+		run(atoi(argv[2]), argv + 3);
 	prctl(PR_SET_TIMERSLACK, 1);
 	any ^= now();
 	if (argc == 7 && !strcmp(argv[1], "flood")) {
@@ -361,6 +375,6 @@ int main(int argc, char **argv)
 		return probe(argv[2], strtoull(argv[4], NULL, 10) * 1000, strtoull(argv[5], NULL, 10) * 1000000,
 			     !strcmp(argv[6], "first"));
 	}
-	fprintf(stderr, "usage: sender flood|probe ... (see source)\n");
+	fprintf(stderr, "usage: sender flood|probe|run ... (see source)\n");
 	return 2;
 }

@@ -75,6 +75,11 @@ const FOUND: i16 = -112;
 const PLACES_FOUND: i16 = -120;
 const WITHOUT_ROOM: i16 = -128;
 
+/// The most datagrams of one packet that the program looks at. Only programs on this machine send
+/// several as one packet, and the verifier follows each: with 64 it gives up, without CAP_PERFMON,
+/// on a program that holds first steps too.
+pub(super) const LOOKED_AT: u32 = 8;
+
 // Registers that keep their values over calls, behind the classic part.
 /// The first byte of the current datagram.
 const AT: Register = X;
@@ -125,7 +130,7 @@ pub fn program(
 /// falls through for others. Returns the functions that this calls.
 fn look_for_tags(asm: &mut Assembler, spec: &FilterSpec, filter: &TagFilter<'_>) -> Functions {
     let [next, unknown, last, pass, odd] = asm.labels();
-    find_datagrams(asm, odd);
+    find_datagrams(asm, odd, pass);
     asm.place(next);
     load_bytes(asm, Helper::LoadBytes, MASKED_TAG as i32, MASKED, LOADED, odd);
     unmask(asm, filter.mask, MASKED, R9);
@@ -135,7 +140,7 @@ fn look_for_tags(asm: &mut Assembler, spec: &FilterSpec, filter: &TagFilter<'_>)
     let functions = Functions::new(asm);
     judge(asm, filter, Helper::LoadBytes, IP, functions, pass);
     asm.place(unknown);
-    // So the verifier sees that this ends, of any version: `LEFT` was at most 64.
+    // So the verifier sees that this ends, of any version: `LEFT` was at most `LOOKED_AT`.
     asm.jump_if(LEFT, Condition::Less, 2, last);
     asm.op32_with(Operation::Subtract, LEFT, 1);
     asm.op64_with(Operation::Add, AT, DATAGRAM as i32);
@@ -171,8 +176,8 @@ fn judge(
 }
 
 /// Goes to `odd` unless the packet is complete and its two headers agree on its length, which the
-/// classic part found to be that of one datagram or of several.
-fn find_datagrams(asm: &mut Assembler, odd: Label) {
+/// classic part found to be that of one datagram or of several; to `pass` if these are too many.
+fn find_datagrams(asm: &mut Assembler, odd: Label, pass: Label) {
     let [v6, compare] = asm.labels();
     /// The end of the packet.
     const END: Register = LEFT;
@@ -198,8 +203,7 @@ fn find_datagrams(asm: &mut Assembler, odd: Label) {
     asm.op64_with(Operation::Add, AT, bpf::UDP_HEADER as i32);
     asm.load(Size::Word, LEFT, STACK, UDP_LENGTH);
     asm.op32_with(Operation::Divide, LEFT, DATAGRAM as u32);
-    // No packet has more, but older verifiers cannot divide.
-    asm.jump_if(LEFT, Condition::Greater, bpf::LONGEST_UDP / DATAGRAM as u32, odd);
+    asm.jump_if(LEFT, Condition::Greater, LOOKED_AT, pass);
 }
 
 /// Copies bytes of the current datagram to the stack. Goes to `none` if there are none.

@@ -83,12 +83,17 @@ pub(super) fn load(kind: PacketProgram, program: &[Instruction]) -> Result<Owned
     let mut code = Zeroizing::new(Vec::with_capacity(program.len()));
     code.extend(program.iter().map(|instruction| instruction.encode()));
     sys::load_packet_program(kind, &code, &mut []).map_err(|error| {
-        // Again, for what the verifier says: that takes time and memory.
-        let mut log = vec![0; LOG];
-        let _ = sys::load_packet_program(kind, &code, &mut log);
-        let end = log.iter().position(|byte| *byte == 0).unwrap_or(LOG);
-        why(error, String::from_utf8_lossy(&log[..end]).into_owned())
+        // What the verifier says takes seconds and memory. Nobody reads it but tests.
+        let log = if cfg!(any(test, fuzzing)) { verifier_log(kind, &code) } else { String::new() };
+        why(error, log)
     })
+}
+
+fn verifier_log(kind: PacketProgram, code: &[u64]) -> String {
+    let mut log = vec![0; LOG];
+    let _ = sys::load_packet_program(kind, code, &mut log);
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(LOG);
+    String::from_utf8_lossy(&log[..end]).into_owned()
 }
 
 impl NotLoaded {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use capctl::{Cap, CapState};
 
 use super::machine::Machine;
-use super::oracle::{OURS, Oracle, PORT, RATE};
+use super::oracle::{OURS, Oracle, PORT, RATE, SYN};
 use super::*;
 use crate::core::keyring::{FilterDrops, FilterKey};
 use crate::core::packet::udp_checksum;
@@ -144,7 +144,8 @@ fn the_right_to_load_programs_and_no_other_is_enough_for_the_verifier() {
             rights.permitted = rights.effective;
             rights.set_current().unwrap();
         }
-        in_kernel(&Oracle::new(&[])).is_some()
+        in_kernel(&Oracle::new(&[]));
+        in_kernel(&Oracle::holding(&[Step::tcp(7000), Step::udp(7001)], SYN));
     });
     loading.join().unwrap();
 }

@@ -29,6 +29,10 @@ fn cases(odd: u32) -> Vec<Case> {
     add("two merged, the first known", &|d| us(v4(&[d, &junk(9)].concat())), taken);
     add("two merged, the last known", &|d| us(v6(&[&junk(9), d].concat())), taken);
     add("five merged", &|d| us(v4(&[&junk(9), &junk(8), d, &junk(7), &junk(6)].concat())), taken);
+    let after = |count, d: &[u8]| [junk(9).repeat(count), d.to_vec()].concat();
+    let most = LOOKED_AT as usize;
+    add("as many merged as are looked at", &|d| us(v4(&after(most - 1, d))), taken);
+    add("more merged", &|d| us(v4(&after(most, d))), [WHOLE; 3]);
     add("padded by the link", &|d| us([v4(d), vec![0; 9]].concat()), taken);
     add("an IPv4 option", &|d| us(with_options(v4(d), 1)), taken);
     add("all IPv4 options", &|d| us(with_options(v4(d), 10)), taken);
