@@ -271,6 +271,16 @@ fn the_kernel_says_who_sent_a_message_and_a_descriptor_beside_it_breaks_the_pipe
 }
 
 #[test]
+fn a_message_of_which_the_kernel_does_not_say_who_sent_it_breaks_the_pipe() {
+    let made = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, FLAGS);
+    let (ours, theirs) = made.unwrap();
+    let (mut gatekeeper, mut listener) = (GatekeeperEnd::new(ours), ListenerEnd::new(theirs));
+    listener.send(ToGatekeeper::Hello).unwrap();
+    let error = gatekeeper.receive_from(false).unwrap_err();
+    assert_eq!(error, PipeError::Nonsense(Reject::Pipe));
+}
+
+#[test]
 fn a_program_comes_beside_its_message_where_it_is_waited_for() {
     let (mut gatekeeper, listener) = ends();
     let (reader, writer) = nix::unistd::pipe().unwrap();
