@@ -93,7 +93,8 @@ class Run:
 
     def all(self):
         figures = self.knocks_and_floods([*CONTESTANTS, UNFILTERED, UNFILTERED_DOOR])
-        figures["floods"] += self.floods_of_a_crowd([Toctoc, UNFILTERED])
+        if self.scale is FULL:
+            figures["floods"] += self.floods_of_a_crowd([Toctoc, UNFILTERED])
         figures["bystanders"] = self.bystanders()
         figures["grants"] = self.live_grants()
         figures["starts"] = self.starts()
@@ -148,8 +149,7 @@ class Run:
     def floods_of_a_crowd(self, kinds):
         crowds = [variant(kind, f"{kind.key}-crowd", f"{kind.label}, {CROWD:,} clients", clients=CROWD) for kind in kinds]
         running = self.make(crowds)
-        rates = (50_000, 0) if self.scale.again else (0,)
-        figures = [self.flood(system, system.kinds[0], rate) for rate in rates for system in running]
+        figures = [self.flood(system, system.kinds[0], rate) for rate in (50_000, 0) for system in running]
         self.close()
         return figures
 
