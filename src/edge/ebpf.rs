@@ -126,8 +126,8 @@ pub fn program(
     asm.finish().map(Zeroizing::new)
 }
 
-/// Ends the program for datagrams that no client has made, and for copies and a flood of a client's;
-/// falls through for others. Returns the functions that this calls.
+/// Ends the program for datagrams that no client has made, for useless copies, and for what a
+/// client sends too fast; falls through for others. Returns the functions that this calls.
 fn look_for_tags(asm: &mut Assembler, spec: &FilterSpec, filter: &TagFilter<'_>) -> Functions {
     let [next, unknown, last, pass, odd] = asm.labels();
     find_datagrams(asm, odd, pass);
@@ -219,7 +219,7 @@ fn load_bytes(asm: &mut Assembler, helper: Helper, from: i32, to: i16, count: i3
 }
 
 /// Leaves at [`FOUND`] the number of the key that belongs to the unmasked tag. Goes to `unknown` if
-/// no place has the tag, and to `pass` if several have, or if a tag may be known that found no room.
+/// no place has the tag, and to `pass` if several have, or if a tag without room may be known.
 ///
 /// Nothing branches but at the end: the verifier would follow each branch through all datagrams.
 fn look_up(asm: &mut Assembler, filter: &TagFilter<'_>, unknown: Label, pass: Label) {
@@ -295,7 +295,7 @@ fn number_of_key(asm: &mut Assembler, to: Register) {
     asm.op32_with(Operation::Subtract, to, 1);
 }
 
-/// Does something at the place in its line that `number` has; each line has `places`, a power of two.
+/// Does something at the place of `number` in its line. A line has `places`, a power of two.
 /// An addition to the line's address would be shorter, but without CAP_PERFMON the verifier would
 /// then look at all that follows once for each datagram.
 fn at_place(

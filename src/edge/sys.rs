@@ -77,8 +77,8 @@ pub fn shared_lines(
     };
     let count = count as usize;
     // SAFETY: the call takes no pointers. The mapping has `count` lines, as the map: it starts at a
-    // page, holds valid values of any bits, and stays for ever. The kernel changes only whole words of
-    // it, by additions and stores that are atomic.
+    // page, holds valid values of any bits, and stays for ever. The kernel changes only whole
+    // words of it, by additions and stores that are atomic.
     unsafe {
         let map = bpf(0, &mut wanted)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -177,7 +177,7 @@ pub fn attach_xdp(program: BorrowedFd<'_>, interface: u32, mode: XdpMode) -> io:
     unsafe { bpf(28, &mut wanted) }
 }
 
-/// Puts another program in the place of that of `link`. Fails with ENOLINK if the interface is gone,
+/// Replaces the program of `link`. Fails with ENOLINK if the interface is gone,
 /// or somebody has taken the program away. Waits like [`attach_xdp`].
 pub fn exchange_xdp(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     #[repr(C)]
@@ -193,7 +193,8 @@ pub fn exchange_xdp(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result
         flags: 0,
         old_program: 0,
     };
-    // SAFETY: the call reads so many bytes of `wanted`, which lives through it, and has no pointers.
+    // SAFETY: the call reads so many bytes of `wanted`, which lives through it and has no
+    // pointers.
     let done =
         unsafe { libc::syscall(libc::SYS_bpf, 29, &raw const wanted, size_of::<LinkUpdate>()) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -32,9 +32,9 @@ const KEY_LINES: usize = EXPECTED * KEY_WORDS / WORDS;
 /// The memory of a filter: lines of tags, a power of two of them, [`COUNTING`] lines of counters,
 /// then the keys, a word for each of them that is the filter's own, and the useless copies.
 ///
-/// A tag takes part by its fold, as in [`super::TagTable`]. Each half of the fold leads to a line. A
-/// place in it has both halves in 32 bits, and the number of the tag's key, from 1 on. Two tags with
-/// the same bits in one line are no harm: the filter lets pass what fits both.
+/// A tag takes part by its fold, as in [`super::TagTable`]. Each half of the fold leads to a line.
+/// A place in it has both halves in 32 bits, and the number of the tag's key, from 1 on. Two tags
+/// with the same bits in one line are no harm: the filter lets pass what fits both.
 #[derive(Clone, Copy)]
 pub struct SharedTags {
     #[cfg(any(test, fuzzing))]

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use super::shared_line::{Line, value};
 use crate::core::types::Source;
 
-/// Lines of eight packets: 512 KiB. With fewer, somebody who recorded a thousand packets of a client
-/// would have nine of one line, and could push them out again and again.
+/// Lines of eight packets: 512 KiB. With fewer, somebody who recorded a thousand packets of a
+/// client would have nine of one line, and could push them out again and again.
 pub const COPY_LINES: usize = 8192;
 
 /// A line is chosen by one part of the client MAC. A word of it has another part, and the address
@@ -37,8 +37,8 @@ impl UselessCopies {
     }
 }
 
-/// Puts a word in front. The oldest one falls out at the end. A filter that looks meanwhile may miss
-/// one of them: then a copy passes.
+/// Puts a word in front. The oldest one falls out at the end. A filter that looks meanwhile may
+/// miss one of them: then a copy passes.
 fn push(line: &Line, word: u64) {
     for at in (1..line.len()).rev() {
         line[at].store(value(&line[at - 1]), Ordering::Relaxed);
@@ -51,8 +51,8 @@ fn id_and_line(packet: u64) -> (u32, usize) {
     (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]) as usize)
 }
 
-/// An address in 32 bits, as the filter computes it. Another address of IPv6 may have the same: then
-/// its copies pass.
+/// An address in 32 bits, as the filter computes it. Another address of IPv6 may have the same:
+/// then its copies pass.
 fn fold_address(source: Source) -> u32 {
     let xor = |folded, word: &[u8; 4]| folded ^ u32::from_le_bytes(*word);
     match source.ip() {

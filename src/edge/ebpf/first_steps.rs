@@ -1,9 +1,10 @@
 //! First steps in eBPF: while a flood of them lasts, they end in the kernel, and only their times
 //! stay. See `core::sequence::first_steps` for the memory, and its reader.
 //!
-//! The program may only hold what the engine would take for a first step of a door and nothing else,
-//! or ignore. It repeats the engine's reading of the headers; where they disagree in anything, the
-//! packet passes. Whether the destination is ours is left to the reader: it is a part of the hash.
+//! The program may only hold what the engine would take for a first step of a door and nothing
+//! else, or ignore. It repeats the engine's reading of the headers; where they disagree in
+//! anything, the packet passes. Whether the destination is ours is left to the reader: it is a part
+//! of the hash.
 
 use super::assembler::*;
 use super::translation::{CONTEXT, X, context};

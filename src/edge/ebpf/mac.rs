@@ -1,9 +1,9 @@
 //! The client MAC in eBPF: keyed BLAKE2s, RFC 7693, as in `core::wire`, from the hash on that has
 //! taken the key.
 //!
-//! The code of a round is there once, and takes the words of the block from where code of each round
-//! has put them in its order: all rounds written out would be longer than older kernels let a socket
-//! have (`net.core.optmem_max`).
+//! The code of a round is there once. Code of each round puts the words of the block in the round's
+//! order first. All rounds written out would be longer than older kernels let a socket have
+//! (`net.core.optmem_max`).
 
 use super::assembler::*;
 use super::{KEPT, TagFilter, at_place, find_line, load_bytes, number_of_key};

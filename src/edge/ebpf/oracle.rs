@@ -194,8 +194,8 @@ impl Oracle {
         tagged
     }
 
-    /// Asserts that the filter holds what begins an attempt, perhaps what does nothing, and no more;
-    /// and that the listener finds it.
+    /// Asserts that the filter holds what begins an attempt, perhaps what does nothing, and no
+    /// more; and that the listener finds it.
     fn check_held(&self, packet: &Packet, classic: u32, tagged: u32) {
         let read = parse(&packet.bytes).ok();
         let first = read.filter(|read| self.first_steps.includes(read.step));

@@ -29,8 +29,8 @@ pub struct OwnAddresses {
 type Words = [u64; 2];
 
 impl OwnAddresses {
-    /// Addresses in this memory, which is all zero. `None` if it has another number of lines than it
-    /// takes.
+    /// Addresses in this memory, which is all zero. `None` if it has another
+    /// number of lines than it takes.
     pub fn new(memory: &'static [[AtomicU64; WORDS]]) -> Option<Self> {
         let (lines, counters) = memory.split_at_checked(LINES)?;
         (memory.len() == ALL).then_some(Self { lines, counters })

@@ -1,4 +1,4 @@
-//! The program against the classic filter and the engine, and against the kernel, which runs it too.
+//! The program against the classic filter, the engine, and the kernel, which runs it too.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};

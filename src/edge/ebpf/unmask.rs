@@ -10,8 +10,8 @@ const ROUNDS: i32 = 10;
 /// The words of the block that mask a tag: those behind the 32 bytes for the key before it.
 const OF_TAG: usize = 8;
 
-/// Unmasks the four words of a tag at `tag` on the stack, behind which lies the sample. `counter` is
-/// a register that this may use, beside `R0` to `R4`.
+/// Unmasks the four words of a tag at `tag` on the stack, behind which lies the sample. `counter`
+/// is a register that this may use, beside `R0` to `R4`.
 pub(super) fn unmask(asm: &mut Assembler, key: &[u8; 32], tag: i16, counter: Register) {
     let (words, _) = key.as_chunks::<4>();
     let key: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
