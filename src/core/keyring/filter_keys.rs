@@ -82,3 +82,23 @@ impl FilterKeys {
         Some(if place.is_multiple_of(2) { &line[..KEY_WORDS] } else { &line[KEY_WORDS..] })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn a_key_finds_a_place_as_long_as_one_of_few_is_free() {
+        let lines = (0..32).map(|_| std::array::from_fn(|_| AtomicU64::new(0)));
+        let keys = FilterKeys(Box::leak(lines.collect::<Box<_>>()));
+        let key = FilterKey::for_tests([7; TAG]);
+        // All begin at the first place, and go on in steps of their own.
+        let found: Option<Vec<u32>> = (0..64).map(|n| keys.add(n << 33, &key)).collect();
+        let mut found = found.expect("a place for each");
+        found.sort_unstable();
+        assert!(found.into_iter().eq(0..64));
+        assert_eq!(keys.add(0, &key), None);
+    }
+}

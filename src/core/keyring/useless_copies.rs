@@ -24,8 +24,8 @@ impl UselessCopies {
     pub(super) fn add(self, packet: u64, except: Option<Source>) {
         let (id, line) = id_and_line(packet);
         let address = except.map_or(0, fold_address);
-        // Zeros are an empty place, and "from nowhere".
-        if id == 0 || (address == 0 && except.is_some()) {
+        // That would be "from nowhere".
+        if address == 0 && except.is_some() {
             return;
         }
         let word = u64::from(id) << 32 | u64::from(address);

@@ -95,6 +95,21 @@ fn a_tag_is_checked_with_its_own_key_and_passes_if_it_has_two() {
 }
 
 #[test]
+fn a_tag_whose_two_lines_are_one_is_found_once() {
+    let oracle = Oracle::new(&[]);
+    let [_, today, ..] = &test_keys()[..] else { panic!("four keys") };
+    let tag = [0, 0, 0, 9, 0, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut datagram = knock(1);
+    for (at, (old, new)) in (32..).zip(today.tag.into_iter().zip(tag)) {
+        datagram[at] ^= old ^ new;
+    }
+    let packet = Packet::to_us(v4(&datagram));
+    assert_eq!(dropped(&oracle.tags, || oracle.tagged(&packet)), (DROPPED, UNKNOWN_TAG));
+    oracle.tags.insert(&FilterKey::for_tests(tag));
+    assert_eq!(dropped(&oracle.tags, || oracle.tagged(&packet)), (DROPPED, CLIENT_MAC));
+}
+
+#[test]
 fn copies_of_a_packet_reach_the_engine_until_it_has_noticed_them() {
     let mut oracle = Oracle::new(&[]);
     let packet = Packet::to_us(v4(&knock(1)));
@@ -145,6 +160,59 @@ fn the_filter_reads_both_kinds_of_addresses_as_the_listener_writes_them() {
         }
     }
     assert_eq!(dropped(&oracle.tags, || oracle.tagged(&four)), (DROPPED, COPIES));
+}
+
+#[test]
+fn each_part_of_an_ipv6_address_counts_and_one_that_folds_to_zero_is_like_any_other() {
+    let oracle = Oracle::new(&[]);
+    let address = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+    let tagged = |from: Ipv6Addr, datagram: &[u8]| {
+        let mut bytes = v6(datagram);
+        bytes[8..24].copy_from_slice(&from.octets());
+        oracle.tagged(&Packet::to_us(bytes))
+    };
+    let [one, other] = [knock(1), knock(2)];
+    let own = address("2001:db8:1:2:3:4:5:6");
+    oracle.tags.drop_copies(id(&one), Some(Source::new(own.into())));
+    assert_eq!(tagged(own, &one), WHOLE);
+    for bit in [0, 32, 64, 96] {
+        let another = Ipv6Addr::from_bits(own.to_bits() ^ 1 << bit);
+        assert_eq!(tagged(another, &one), DROPPED, "{another}");
+    }
+    let zero = address("2001:db8:2001:db8::");
+    oracle.tags.drop_copies(id(&one), None);
+    assert_eq!(tagged(zero, &one), DROPPED, "from nowhere");
+    oracle.tags.drop_copies(id(&other), Some(Source::new(zero.into())));
+    assert_eq!(tagged(zero, &other), WHOLE);
+}
+
+#[test]
+fn a_mac_that_begins_with_zeros_is_no_copy() {
+    let oracle = Oracle::new(&[]);
+    let realm = test_vectors::realm();
+    let filter = TagFilter {
+        mask: realm.knock_mask(),
+        tags: &oracle.tags,
+        map: oracle.maps[0].descriptor,
+        rate: RATE,
+    };
+    let mut asm = Assembler::default();
+    let [useless, pass] = asm.labels();
+    asm.copy(CONTEXT, R1);
+    asm.set(R1, 0);
+    asm.store(Size::Double, STACK, mac::SENT, R1);
+    drop_copies(&mut asm, &filter, Helper::LoadBytes, IP, useless, pass);
+    asm.place(pass);
+    asm.end_with(WHOLE.cast_signed());
+    asm.place(useless);
+    asm.end_with(DROPPED.cast_signed());
+    let program = asm.finish().unwrap();
+    let packet = Packet::to_us(v4(&knock(1)));
+    let run = || Machine::new(&program, &packet, &oracle.maps, 0).run();
+    assert_eq!(run(), WHOLE);
+    // Nor if it has come before: it would be in an empty place.
+    oracle.tags.drop_copies(0, None);
+    assert_eq!(run(), WHOLE);
 }
 
 #[test]
