@@ -94,8 +94,6 @@ pub(super) struct ListenerReady {
     pub(super) indexes: Vec<u32>,
     /// The configured interfaces that do not exist.
     pub(super) missing: Vec<String>,
-    /// True if it has made a program for interfaces.
-    pub(super) has_xdp: bool,
 }
 
 impl ListenerReady {
@@ -374,7 +372,6 @@ impl ListenerProcess {
         confine::verify(pid, believed, self.user, inherited_filters)?;
         self.setup = None;
         self.heartbeat = Heartbeat::default();
-        self.ready.has_xdp = self.xdp.is_some();
         self.ready.limitations.extend(limitations.iter().map(|one| one.text().to_owned()));
         Ok(self.ready.clone())
     }

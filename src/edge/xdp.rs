@@ -143,12 +143,8 @@ fn attach(device: Option<&Device>, program: Option<BorrowedFd<'_>>) -> Result<Xd
     }
     let index = device.index;
     let with = |mode| sys::attach_xdp(program, index, mode).map(|link| (mode, link));
-    let attached = with(XdpMode::Native).or_else(|error| match error.raw_os_error() {
-        // In the other mode it would be refused for the same reason.
-        Some(libc::EBUSY | libc::EEXIST | libc::EPERM) => Err(error),
-        _ => with(XdpMode::Generic),
-    });
-    match attached {
+    // What is refused for another reason than the driver is refused again, for the same reason.
+    match with(XdpMode::Native).or_else(|_| with(XdpMode::Generic)) {
         Ok((mode, link)) => Ok(XdpLink { interface: device.name.clone(), index, mode, link }),
         Err(error) => Err(match error.raw_os_error() {
             Some(libc::EBUSY | libc::EEXIST) => XdpFault::Taken,

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::gate::{Gate, SSH, stderr};
+use crate::harness::gate::{Gate, SSH, section, stderr};
 use crate::harness::process::{has_ended, signal, status};
 use crate::harness::starter::{Starter, as_in_unit, listener_user};
 use crate::harness::{LONG, until};
@@ -121,6 +121,34 @@ fn who_behind_the_socket_is_no_confined_listener_of_the_right_user_is_refused() 
     ] {
         let _starter = starter(&gate, pretender(user.0, user.1, script.clone()));
         let words = refusal(&gate);
+        assert!(words.contains(says), "{script}: {words}");
+    }
+}
+
+#[test]
+fn a_descriptor_comes_beside_the_one_message_that_may_have_it_or_the_listener_is_refused() {
+    let xdp = |config: String| section(&config, "knock", "xdp = []", "xdp = [\"gw0\"]");
+    let (uid, gid) = listener_user();
+    let [invalid, unproven] = ["it sent an invalid message", "/proc/self/status does not show"];
+    // Says this with a descriptor beside it: that of the pipe. It is the same process.
+    let beside = |bytes: &str| {
+        let send = format!("socket.send_fds(socket.socket(fileno=0), [b\"{bytes}\"], [0])");
+        format!("exec python3 -c 'import signal, socket; {send}; signal.pause()'")
+    };
+    let [hello, ready, xdp_made] = ["\\0", "\\1\\0\\0\\0\\0", "\\20"].map(beside);
+    let with = Gate::new(xdp);
+    let without = Gate::new(|config| config);
+    for (gate, script, says) in [
+        (&with, hello.clone(), invalid),
+        (&with, xdp_made.clone(), invalid),
+        (&with, format!("{HELLO}; {ready}"), invalid),
+        (&with, format!("{HELLO}; printf '\\020' >&0"), invalid),
+        (&with, format!("{HELLO}; {READY}"), unproven),
+        (&without, format!("{HELLO}; {xdp_made}"), "No buffer space available"),
+        (&without, hello, "No buffer space available"),
+    ] {
+        let _starter = starter(gate, pretender(uid, gid, script.clone()));
+        let words = refusal(gate);
         assert!(words.contains(says), "{script}: {words}");
     }
 }

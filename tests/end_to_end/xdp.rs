@@ -1,16 +1,20 @@
 //! XDP at real interfaces: junk is dropped before the stack, and nothing else is.
 
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use capctl::{Cap, CapState};
+use nix::sys::signal::Signal;
 use toctoc::core::quota::Rate;
 use toctoc::core::test_vectors;
 use toctoc::edge::ebpf::{TagMap, XdpMap};
 use toctoc::edge::entropy;
-use toctoc::edge::xdp::{XdpLinks, XdpState};
+use toctoc::edge::xdp::{XdpFault, XdpLinks, XdpState};
 
 use crate::harness::gate::{Gate, KNOCK, section};
+use crate::harness::process::signal;
 use crate::harness::starter::{Starter, as_in_unit};
 use crate::harness::{LONG, Space, until};
 use crate::listener_apart::UNIT;
@@ -149,18 +153,42 @@ fn packets_to_other_machines_pass_whatever_their_port_and_length() {
     assert_eq!(xdp_dropped(&gate), 0);
 }
 
+/// A program that drops nothing.
+fn any_program() -> OwnedFd {
+    let tags =
+        TagMap::new(1, Rate { burst: 64, per_second: 4 }).unwrap_or_else(|why| panic!("{why}"));
+    let map = XdpMap::new().unwrap_or_else(|why| panic!("{why}"));
+    let loaded = map.load(9, &tags.filter(test_vectors::realm().knock_mask()));
+    loaded.unwrap_or_else(|why| panic!("{why}"))
+}
+
+#[test]
+fn the_program_leaves_an_interface_with_a_new_name_and_one_that_becomes_a_port() {
+    if !is_possible() {
+        return;
+    }
+    let space = Space::new();
+    let program = any_program();
+    let mut links = XdpLinks::default();
+    let mut bring =
+        || space.inside(|| links.bring(&["one".to_owned()], Some(program.as_fd()))).remove(0);
+    space.sh("ip link add one type veth peer name far");
+    assert!(matches!(bring(), XdpState::On(_)));
+    space.sh("ip link set one name other && ip link add one type veth peer name far1");
+    assert!(matches!(bring(), XdpState::On(_)));
+    assert_eq!([at(&space, "one"), at(&space, "other")], ["xdp", ""]);
+    space.sh("ip link add br0 type bridge && ip link set one master br0");
+    assert_eq!(bring(), XdpState::Off(XdpFault::Port));
+    assert_eq!(at(&space, "one"), "");
+}
+
 #[test]
 fn the_program_of_somebody_else_is_kept_and_ours_comes_after_it() {
     if !is_possible() {
         return;
     }
     let mut gate = Gate::new(|config| with_xdp(&config, &format!("[\"{AT}\"]")));
-    let mut theirs = XdpLinks::default();
-    let tags =
-        TagMap::new(1, Rate { burst: 64, per_second: 4 }).unwrap_or_else(|why| panic!("{why}"));
-    let map = XdpMap::new().unwrap_or_else(|why| panic!("{why}"));
-    let loaded = map.load(9, &tags.filter(test_vectors::realm().knock_mask()));
-    let other = loaded.unwrap_or_else(|why| panic!("{why}"));
+    let (mut theirs, other) = (XdpLinks::default(), any_program());
     let gateway = gate.net.gateway.clone();
     let interface = [AT.to_owned()];
     let put = gateway.inside(|| theirs.bring(&interface, Some(other.as_fd())));
@@ -220,6 +248,53 @@ fn a_gatekeeper_without_the_right_to_bpf_puts_the_program_of_its_listener_there(
     let anna = gate.enrol("anna", "ssh");
     sender(&gate, 0).send(&junk()).expect("a route");
     until("junk is dropped", || xdp_dropped(&gate) == 1);
+    anna.must_open(&gate.net.client, "ssh", 0);
+}
+
+/// A gateway with XDP at [`AT`], and at gw9 once it is there, that has just lost its listener. Its
+/// next one is started by `next`.
+fn without_its_first_listener(next: impl Fn() -> Command + Send + 'static) -> (Gate, Starter) {
+    let mut gate = Gate::new(|config| with_xdp(&config, "[\"gw0\", \"gw9\"]"));
+    let is_first = AtomicBool::new(true);
+    let start = move || if is_first.swap(false, Ordering::Relaxed) { as_in_unit() } else { next() };
+    let starter = Starter::new(&gate.net.gateway, &gate.path("listener"), start);
+    gate.start_apart(&UNIT, &starter.path);
+    gate.daemon().wait_for("XDP is at interface gw0");
+    signal(starter.started()[0], Signal::SIGKILL);
+    gate.daemon().wait_for("the listener was lost");
+    (gate, starter)
+}
+
+#[test]
+fn the_program_of_a_lost_listener_stays_and_comes_to_a_new_interface_until_another_one_serves() {
+    if !is_possible() {
+        return;
+    }
+    let (mut gate, _starter) = without_its_first_listener(|| {
+        let mut hangs = Command::new("sleep");
+        hangs.arg("1000");
+        hangs
+    });
+    let _host = gate.net.host(9);
+    gate.daemon().wait_for("XDP is at interface gw9");
+    assert_eq!(at(&gate.net.gateway, AT), "xdp");
+}
+
+#[test]
+fn a_listener_without_a_program_does_not_go_on_with_that_of_the_lost_one() {
+    if !is_possible() {
+        return;
+    }
+    let (mut gate, _starter) = without_its_first_listener(|| {
+        let full = as_in_unit();
+        let mut without_bpf = Command::new(full.get_program());
+        let words = full.get_args().map(|word| word.to_str().expect("text"));
+        without_bpf.args(words.map(|word| word.replace(",+bpf", "")));
+        without_bpf
+    });
+    gate.daemon().wait_for("no XDP at interface gw0: the kernel does not take the program");
+    assert_eq!(at(&gate.net.gateway, AT), "");
+    let anna = gate.enrol("anna", "ssh");
     anna.must_open(&gate.net.client, "ssh", 0);
 }
 

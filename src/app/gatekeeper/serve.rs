@@ -409,15 +409,13 @@ impl Server {
 
     /// The program for interfaces of this listener, which may be gone.
     fn program_of(&mut self, listener: Option<ListenerId>) -> Option<Arc<OwnedFd>> {
-        let Some(of) = listener else {
-            self.xdp_program = None;
-            return None;
+        let kept = self.xdp_program.take().filter(|kept| Some(kept.of) == listener);
+        let made = |of: ListenerId| {
+            let program = Arc::clone(self.listeners.get(&of)?.xdp.as_ref()?);
+            Some(ListenersProgram { of, program })
         };
-        if let Some(ListenerProcess { xdp: Some(program), .. }) = self.listeners.get(&of) {
-            self.xdp_program = Some(ListenersProgram { of, program: Arc::clone(program) });
-        }
-        let kept = self.xdp_program.as_ref().filter(|kept| kept.of == of)?;
-        Some(Arc::clone(&kept.program))
+        self.xdp_program = listener.and_then(made).or(kept);
+        self.xdp_program.as_ref().map(|kept| Arc::clone(&kept.program))
     }
 
     fn start_task(&mut self, id: TaskId, task: Task) {

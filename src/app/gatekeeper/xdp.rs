@@ -93,8 +93,7 @@ impl Gatekeeper {
     /// next one has taken over, unless that cannot start: nobody would give it new tags.
     fn xdp_listener(&self) -> Option<ListenerId> {
         match &self.listeners.current {
-            Some(current) if current.ready.has_xdp => Some(current.id),
-            Some(_) => None,
+            Some(current) => Some(current.id),
             None if self.listeners.start_failed => None,
             None => self.xdp.told.listener,
         }
@@ -132,7 +131,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Handles a task that takes too long. The next one finds out what it did.
+    /// Handles a task that takes too long. The next one finds out what it did: each check of the
+    /// gateway asks for one.
     pub(super) fn xdp_late(&mut self) {
         let target = XdpTarget {
             interfaces: self.in_force.settings().knock.xdp.clone(),
@@ -140,6 +140,5 @@ impl Gatekeeper {
         };
         let states = vec![XdpState::Off(XdpFault::Late); target.interfaces.len()];
         self.xdp_done(target, states);
-        self.xdp.look_again();
     }
 }

@@ -321,7 +321,6 @@ pub(super) fn ready() -> ListenerReady {
         interfaces,
         indexes: vec![0],
         missing: Vec::new(),
-        has_xdp: true,
     }
 }
 
