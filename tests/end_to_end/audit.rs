@@ -184,6 +184,26 @@ fn rules_of_iptables_legacy_count_in_an_audit() {
 }
 
 #[test]
+fn a_grant_for_one_connection_is_tried_at_one_port_of_its_service() {
+    let mut gate = Gate::new(|config| {
+        let ports = "ports = [\"3389/tcp\", \"3390/tcp\"]";
+        section(&config, "service.rdp", "ports = [\"3389/tcp\"]", ports)
+    });
+    let gateway = gate.net.gateway.clone();
+    // The connection may be to any of its addresses.
+    gateway.sh("ip addr add 10.90.0.3/24 dev gw0");
+    let _servers = [SSH, RDP, 3390].map(|port| gateway.tcp_echo(port));
+    let _dns = gateway.udp_echo(DNS);
+    gate.start();
+    let report = audited(&gate, 0);
+    for (port, seen) in [("3389/tcp", "rdp"), ("3390/tcp", "not tried")] {
+        assert_eq!(row(&report, port), ["silent", "silent", seen], "{port}");
+    }
+    let findings = report["findings"].to_string();
+    assert!(!findings.contains("does not open it"), "{findings}");
+}
+
+#[test]
 fn forwarded_ports_are_audited_on_their_way_to_the_inner_host() {
     let gate = Gate::new(|config| {
         let inner = "masquerade = false\nforward = [\"10.90.7.2:3390\", \"[fd90:7::2]:3390\"]";
@@ -194,6 +214,12 @@ fn forwarded_ports_are_audited_on_their_way_to_the_inner_host() {
     gateway.sh("echo 1 >/proc/sys/net/ipv4/ip_forward
          echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
     let _ssh = gateway.tcp_echo(SSH);
+    // A program of the gateway itself at that port, which nobody gets to while the guard is loaded.
+    let _own = gateway.tcp_echo(RDP);
+    let off = audited(&gate, 1);
+    assert_eq!(row(&off, "3389/tcp"), ["OPEN", "OPEN", "nobody"]);
+    let hole = "3389/tcp (rdp): reached while all is shut, by a neighbour on gw0";
+    assert!(holes(&off).iter().any(|one| one.starts_with(hole)), "{:?}", holes(&off));
     ok(&gate.toctocd(&["guard", "on"]));
     let report = audited(&gate, 0);
     assert_eq!(holes(&report), [""; 0]);

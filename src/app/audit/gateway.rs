@@ -244,3 +244,22 @@ fn not_tried(twin: &Twin) -> Vec<String> {
     cut.map(|way| format!("all addresses of {}: three of each family were tried", way.name))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::native;
+
+    #[test]
+    fn at_a_forwarded_port_the_copy_has_a_socket_only_if_the_host_has_one() {
+        let text = "[service.ssh]\nports = [\"22/tcp\"]\n\
+                    [service.desk]\nports = [\"3389/tcp\"]\nforward = \"10.0.0.5:3389\"\n";
+        let settings = native::parse("t.toml", text).unwrap();
+        let place = |local: &str| Place { proto: Proto::Tcp, local: local.parse().unwrap() };
+        assert_eq!(places(&settings, &[]), [place("[::]:22")]);
+        let own = ["192.0.2.1:22", "192.0.2.1:3389"].map(place);
+        let socket =
+            |Place { proto, local }: Place| ListeningSocket { proto, local, process: None };
+        assert_eq!(places(&settings, &own.map(socket)), own);
+    }
+}

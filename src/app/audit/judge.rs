@@ -289,10 +289,14 @@ impl Judge<'_> {
         let guarding = self.guarding(port);
         let mut strangers = Vec::new();
         let mut opened: Vec<&str> = Vec::new();
+        // The one connection of a grant was for another port of its service.
+        let mut is_untried = false;
         for rounds in &self.measured.grants {
             let others = rounds.strangers.get(&port).map_or(&[][..], Vec::as_slice);
             strangers.extend(others.iter().filter(|one| !lets_in(&rounds.grant, one, port)));
             let name = rounds.grant.service.name.as_str();
+            let is_own = guarding.is_some_and(|service| service.name.as_str() == name);
+            is_untried |= is_own && !rounds.holder.contains_key(&port);
             if !self.gained(port, &rounds.holder).is_empty() && !opened.contains(&name) {
                 opened.push(name);
             }
@@ -300,6 +304,7 @@ impl Judge<'_> {
         let shut: Vec<&Sighting> = self.shut(port).iter().collect();
         let with_grant = match (guarding, opened.is_empty()) {
             (_, false) => opened.join(", "),
+            (Some(_), true) if is_untried => "not tried".to_owned(),
             (Some(_), true) => "nobody".to_owned(),
             (None, true) => "as strangers".to_owned(),
         };

@@ -83,7 +83,7 @@ impl Rounds<'_> {
     pub(super) fn measure(&self, prober: &mut Prober<'_>) -> Result<Measurement, Fault> {
         let People { strangers, holders, beside } = self.people;
         let everybody = [&strangers[..], holders, beside].concat();
-        let shut = round(prober, &everybody, self.ports.iter().copied(), None, false)?;
+        let shut = round(prober, &everybody, self.ports.iter().copied(), None)?;
         let mut grants = Vec::new();
         for service in self.rules.services.iter().filter(|one| !one.ports.is_empty()) {
             for grant in kinds(service, holders) {
@@ -106,7 +106,7 @@ impl Rounds<'_> {
         let (from_port, ports) = (grant.from_port, ports.into_iter());
         let set = |element: &Element| Change::Set { element: *element, millis: LASTS };
         self.change(grant.elements.iter().map(set).collect())?;
-        let holder = round(prober, holders, ports.clone(), from_port, is_once)?;
+        let holder = round(prober, holders, ports.clone(), from_port)?;
         let mut others = [&strangers[..], beside].concat();
         if from_port.is_some() {
             others.extend(holders.iter().map(|one| Person {
@@ -114,12 +114,12 @@ impl Rounds<'_> {
                 ..one.clone()
             }));
         }
-        let strangers = round(prober, &others, self.ports.iter().copied(), None, false)?;
+        let strangers = round(prober, &others, self.ports.iter().copied(), None)?;
         let end = |element: &Element| Change::Remove { element: *element };
         if !is_once {
             self.change(grant.elements.iter().map(end).collect())?;
         }
-        let after = round(prober, holders, ports, from_port, is_once)?;
+        let after = round(prober, holders, ports, from_port)?;
         self.change(grant.elements.iter().map(end).collect())?;
         Ok(GrantRounds { grant, holder, strangers, after })
     }
@@ -194,10 +194,10 @@ impl<'a> Asked<'a> {
 
 fn round(
     prober: &mut Prober<'_>, people: &[Person], ports: impl Iterator<Item = Port> + Clone,
-    from_port: Option<u16>, is_short: bool,
+    from_port: Option<u16>,
 ) -> Result<Round, Fault> {
     let mut round = Round::new();
-    let asked = Asked::new(people, ports, from_port, is_short || from_port.is_some());
+    let asked = Asked::new(people, ports, from_port, from_port.is_some());
     let seen = prober.run(&asked.probes)?;
     for (((person, port), probe), seen) in asked.of.iter().zip(&asked.probes).zip(seen) {
         round.entry(*port).or_default().push(Sighting {

@@ -241,6 +241,11 @@ fn offer_of(heard: &[u8], port: u16) -> Option<Offer> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::path::PathBuf;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -295,6 +300,46 @@ mod tests {
         assert_eq!(said(refused, tls), 1, "TLS without NLA");
         assert_eq!(said(plain, tls), 2);
         assert_eq!(said(RdpAnswer::None, RdpAnswer::None), 0);
+    }
+
+    /// What is said of a server that answers a client without TLS, and one that wants it, so.
+    fn said_of_rdp(place: &str, program: &str, answers: [&'static [u8]; 2]) -> Vec<String> {
+        let server = TcpListener::bind(place).unwrap();
+        let local = server.local_addr().unwrap();
+        let serving = thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = server.accept().unwrap();
+                let mut asked = [0; 19];
+                stream.read_exact(&mut asked).unwrap();
+                let wanted = asked[15];
+                // MS-RDPBCGR 4.1.1, without a cookie.
+                let request = [3, 0, 0, 19, 14, 0xe0, 0, 0, 0, 0, 0, 1, 0, 8, 0, wanted, 0, 0, 0];
+                assert_eq!(asked, request);
+                stream.write_all(answers[usize::from(wanted)]).unwrap();
+            }
+        });
+        let (name, command) = (program.to_owned(), String::new());
+        let process = Some(Process { pid: 7, name, program: PathBuf::new(), command });
+        let found = offers(&ListeningSocket { proto: Proto::Tcp, local, process });
+        serving.join().unwrap();
+        found.into_iter().map(|one| one.what).collect()
+    }
+
+    #[test]
+    fn a_server_of_rdp_is_asked_with_and_without_tls_at_its_port_or_by_its_name() {
+        const PLAIN: &[u8] = &[3, 0, 0, 11, 6, 0xd0, 0, 0, 0, 0, 0];
+        const TLS: &[u8] = &[3, 0, 0, 19, 14, 0xd0, 0, 0, 0x12, 0x34, 0, 2, 0, 8, 0, 1, 0, 0, 0];
+        const NLA: &[u8] = &[3, 0, 0, 19, 14, 0xd0, 0, 0, 0x12, 0x34, 0, 3, 0, 8, 0, 5, 0, 0, 0];
+        let [no_tls, no_nla] = ["RDP without TLS is accepted", "RDP without NLA is accepted"];
+        for (answers, expected) in
+            [([PLAIN, TLS], &[no_tls, no_nla][..]), ([NLA, TLS], &[no_nla]), ([NLA, NLA], &[])]
+        {
+            for (place, program) in [("127.0.77.1:3389", "x"), ("127.0.77.1:0", "xrdp")] {
+                let said = said_of_rdp(place, program, answers);
+                assert_eq!(said.len(), expected.len(), "{said:?}");
+                assert!(said.iter().zip(expected).all(|(said, begin)| said.starts_with(begin)));
+            }
+        }
     }
 
     #[test]
