@@ -317,6 +317,12 @@ fn a_reload_after_a_change_is_asked_for_only_if_a_gateway_is_running() {
     assert_eq!(reload_if_running(&gateway.settings()), Ok(true));
     assert_eq!(gateway.requests(), [ControlRequest::Reload]);
     assert_eq!(reload_if_running(&stopped()), Ok(false));
+    // Nor does the socket of one that was killed.
+    let folder = tempfile::tempdir().unwrap();
+    let mut killed = stopped();
+    killed.gateway.control_socket = folder.path().join("control");
+    drop(UnixListener::bind(&killed.gateway.control_socket).unwrap());
+    assert_eq!(reload_if_running(&killed), Ok(false));
     let stopped = Reach { settings: stopped(), doubt: None, is_trusted: true };
     let fault = status(&stopped).err().unwrap();
     assert!(fault.what.contains("/nonexistent/control"), "{fault}");

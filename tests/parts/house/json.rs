@@ -104,7 +104,8 @@ fn check_described(schema: &Value, place: &str) {
 
 #[test]
 fn every_key_of_every_answer_is_described() {
-    for (_, file) in schema::commands() {
+    let files = schema::commands().into_iter().map(|(_, file)| file);
+    for file in files.chain(["fault.json".to_owned()]) {
         check_described(&schema::schema(&file), &file);
     }
 }
