@@ -278,6 +278,7 @@ class Knockd(System):
     daemon_program, client_program = "/usr/sbin/knockd", "/usr/bin/knock"
 
     def configure(self):
+        """A door that opens, and, as in Debian's configuration, one that closes by the reverse sequence."""
         rule = f"-s %IP% -p tcp --dport {SSH} -j ACCEPT"
         (self.folder / "knockd.conf").write_text(f"""[options]
  logfile = {self.path("log")}
@@ -288,6 +289,11 @@ class Knockd(System):
  start_command = /usr/sbin/iptables -w -A INPUT {rule}
  cmd_timeout = {GRANT}
  stop_command = /usr/sbin/iptables -w -D INPUT {rule}
+[close]
+ sequence = {",".join(map(str, reversed(STEPS)))}
+ seq_timeout = 5
+ tcpflags = syn
+ command = /usr/sbin/iptables -w -D INPUT {rule}
 """)
 
     def command(self):

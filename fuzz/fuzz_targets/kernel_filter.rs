@@ -26,10 +26,11 @@ use toctoc::edge::bpf::machine::Packet;
 use toctoc::edge::ebpf::oracle::{OURS, Oracle, PORT, SYN};
 
 thread_local! {
-    static ORACLES: RefCell<[Oracle; 3]> = RefCell::new([
+    static ORACLES: RefCell<[Oracle; 4]> = RefCell::new([
         Oracle::new(&[]),
         Oracle::new(&[Step::udp(PORT), Step::tcp(7000)]),
         Oracle::holding(&[Step::tcp(7000), Step::udp(7001), Step::Echo { size: 70 }], SYN),
+        Oracle::both_ways([Step::tcp(7000), Step::udp(7001), Step::Echo { size: 70 }], SYN),
     ]);
     static KNOCK: [u8; DATAGRAM] =
         test_vectors::datagram(&test_vectors::request(NOON), [5; 32]).0;
@@ -56,7 +57,7 @@ fuzz_target!(|input: &[u8]| {
         3 => packet.protocol ^= 0x8edd,
         _ => {}
     }
-    let which = if mode & 0x40 != 0 { 2 } else { usize::from(mode >> 2 & 1) };
+    let which = usize::from((mode >> 5 & 2) | (mode >> 2 & 1));
     ORACLES.with_borrow_mut(|oracles| {
         oracles[which].time += 20_000_000;
         oracles[which].check(&packet);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::app::interfaces;
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
-use crate::core::door::first_steps::first_steps;
+use crate::core::door::first_steps::held_steps;
 use crate::core::door::{Door, Step, TcpFlags};
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::types::{Boot, Fault, Reject};
@@ -145,7 +145,7 @@ impl ListenerProcess {
             debug: false,
             addresses: own_addresses(&wanted, &start.addresses),
             filter: FilterSpec { knock_port, steps: steps(&start.doors), outgoing: false },
-            first_steps: first_steps(&start.doors, knock_port),
+            first_steps: held_steps(&start.doors, knock_port),
             makes_xdp: !settings.knock.xdp.is_empty(),
             ready: ListenerReady::of(wanted),
             user: start.prepared.user,

@@ -211,6 +211,15 @@ pub fn identify(gateway: &GatewayKeys, tags: &TagTable, datagram: &[u8]) -> Resu
     Ok(Tagged { owner, ephemeral, sealed, datagram: *datagram })
 }
 
+/// The tag that a datagram carries. `None` if it has another length.
+#[cfg(any(test, fuzzing))]
+pub fn tag(gateway: &GatewayKeys, datagram: &[u8]) -> Option<[u8; TAG]> {
+    let mut reader = Reader::new(<&[u8; DATAGRAM]>::try_from(datagram).ok()?);
+    let mut head: [u8; KEY + TAG] = reader.array()?;
+    mask::apply(gateway.realm.knock_mask(), &reader.array()?, &mut head);
+    head[KEY..].try_into().ok()
+}
+
 impl Tagged {
     /// The client's row, and which of its tags the datagram carries.
     pub fn owner(&self) -> TagOwner {

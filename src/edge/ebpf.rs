@@ -113,7 +113,7 @@ pub fn program(
     if !spec.steps.is_empty() {
         asm.place(door);
         if let Some(filter) = first_steps
-            && !filter.first_steps.steps().is_empty()
+            && !filter.first_steps.steps().first.is_empty()
         {
             hold(&mut asm, filter, pass);
         }

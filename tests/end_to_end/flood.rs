@@ -93,14 +93,14 @@ fn blind_flood(mut gate: Gate) {
     assert!(grown < 512, "the listener grew by {grown} KB");
 }
 
-/// A gateway with a door that grants ssh.
-const DOOR: &str =
-    "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nservice = \"ssh\"\n";
+/// A door that grants ssh, and its reverse: the first step of each is the last one of the other.
+const DOORS: &str = "[door.side]\nsequence = [\"7321/tcp\", \"8432/udp\", \"9543/tcp\"]\nservice = \"ssh\"\n\
+    [door.back]\nsequence = [\"9543/tcp\", \"8432/udp\", \"7321/tcp\"]\nservice = \"ssh\"\n";
 const KNOCKS: u8 = 40;
 
 #[test]
 fn a_flood_of_first_steps_from_forged_addresses_hinders_no_knock_at_a_door() {
-    let mut gate = Gate::running(|config| config + DOOR);
+    let mut gate = Gate::running(|config| config + DOORS);
     assert_eq!(gate.filters_in_kernel(), may_load_filter());
     if gate.filters_in_kernel() {
         let flood = FirstSteps::on(&gate);
@@ -110,7 +110,9 @@ fn a_flood_of_first_steps_from_forged_addresses_hinders_no_knock_at_a_door() {
         });
         let held = gate.rejected("first-step");
         flood_of_first_steps(&mut gate, &flood, 512);
-        assert!(gate.rejected("first-step") - held >= u64::from(ROUND) * u64::from(KNOCKS));
+        // What shares a bucket with a knock under way passes.
+        let most = u64::from(ROUND) * u64::from(KNOCKS);
+        assert!(gate.rejected("first-step") - held >= most / 10 * 9);
         assert_eq!(gate.filtered(), gate.rejected("first-step"));
         until("the flood is over", || !holds(&gate));
         gate.daemon().wait_for("the flood of first steps at doors is over");
@@ -124,7 +126,7 @@ fn a_flood_of_first_steps_from_forged_addresses_hinders_no_knock_at_a_door() {
 
 #[test]
 fn a_flood_of_first_steps_hinders_no_knock_where_the_kernel_holds_none_either() {
-    let mut gate = Gate::new(|config| config + DOOR);
+    let mut gate = Gate::new(|config| config + DOORS);
     gate.start_without_kernel_filter();
     let flood = FirstSteps::on(&gate);
     flood_of_first_steps(&mut gate, &flood, 8192);
@@ -136,7 +138,7 @@ fn holds(gate: &Gate) -> bool {
     gate.status_json()["degraded"].to_string().contains("a flood of first steps at doors")
 }
 
-/// Sends steps from forged sources.
+/// Sends the first steps of both doors from forged sources.
 struct FirstSteps {
     forger: Forger,
     gateway: Ipv4Addr,
@@ -151,19 +153,21 @@ impl FirstSteps {
     }
 
     fn send(&self, count: u32) {
-        for _ in 0..count {
-            self.forger.syn(stranger(self.sent.get()), SocketAddrV4::new(self.gateway, 7321));
-            self.sent.set(self.sent.get() + 1);
+        for number in self.sent.get()..self.sent.get() + count {
+            let port = if number.is_multiple_of(2) { 7321 } else { 9543 };
+            self.forger.syn(stranger(number), SocketAddrV4::new(self.gateway, port));
         }
+        self.sent.set(self.sent.get() + count);
     }
 
-    /// All steps, from a source that no first step of the flood has.
+    /// All steps of one door, from a source that no first step of the flood has.
     fn knock(&self, number: u8) {
         let from = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, number), 40_000);
         let to = |port| SocketAddrV4::new(self.gateway, port);
-        self.forger.syn(from, to(7321));
+        let [first, last] = if number.is_multiple_of(2) { [7321, 9543] } else { [9543, 7321] };
+        self.forger.syn(from, to(first));
         self.forger.datagram(from, to(8432), b"");
-        self.forger.syn(from, to(9543));
+        self.forger.syn(from, to(last));
     }
 }
 

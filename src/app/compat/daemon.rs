@@ -19,7 +19,7 @@ use super::runner;
 use crate::app::listener_process::{ListenerProcess, ListenerReady, ListenerSpec, steps};
 use crate::app::listener_user::doors_user;
 use crate::config::knockd::KnockdConf;
-use crate::core::door::first_steps::first_steps;
+use crate::core::door::first_steps::{HeldSteps, held_steps};
 use crate::core::sequence::DoorSpec;
 use crate::core::types::{Boot, Fault};
 use crate::edge::bpf::FilterSpec;
@@ -258,8 +258,8 @@ impl Knockd {
             },
             // With `-D` every packet is printed.
             first_steps: match self.options.debug {
-                true => Vec::new(),
-                false => first_steps(doors, None),
+                true => HeldSteps::default(),
+                false => held_steps(doors, None),
             },
             makes_xdp: false,
             ready: ListenerReady {

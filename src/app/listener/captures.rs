@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Failure;
-use crate::core::door::first_steps::FirstStep;
+use crate::core::door::first_steps::HeldSteps;
 use crate::core::keyring::Secret;
 use crate::core::sequence::first_steps::FirstSteps;
 use crate::edge::bpf::{self, FilterSpec};
@@ -38,7 +38,7 @@ impl KernelTags {
 pub(super) struct KernelFilter {
     pub(super) tags: Option<KernelTags>,
     /// The first steps that it may hold.
-    pub(super) first_steps: Vec<FirstStep>,
+    pub(super) first_steps: HeldSteps,
     /// Random, for their table.
     pub(super) seed: u64,
     /// True if doors are open to IPv6.
@@ -59,7 +59,7 @@ pub(super) fn open_captures(
     interfaces: &[u32], spec: &FilterSpec, filter: KernelFilter,
 ) -> Result<Captures, Failure> {
     let KernelFilter { tags, first_steps, seed, ipv6 } = filter;
-    let first_steps = match first_steps.is_empty() {
+    let first_steps = match first_steps.first.is_empty() {
         true => None,
         // It does without, as where it knows no tags.
         false => FirstStepMap::new(first_steps, seed).ok(),

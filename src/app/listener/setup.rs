@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::captures::KernelTags;
 use super::fail;
-use crate::core::door::first_steps::FirstStep;
+use crate::core::door::first_steps::HeldSteps;
 use crate::core::engine::{Engine, SealedSetup, Setup};
 use crate::core::keyring::{Realm, SLOTS, Secret};
 use crate::core::noise::KeyPair;
@@ -37,7 +37,7 @@ pub(super) struct ListenerSetup {
     pub(super) interfaces: Vec<u32>,
     pub(super) filter: FilterSpec,
     /// The first steps that the kernel may hold.
-    pub(super) first_steps: Vec<FirstStep>,
+    pub(super) first_steps: HeldSteps,
     /// The treatment of IPv6 at the doors.
     pub(super) ipv6: Ipv6,
     pub(super) user: Option<(u32, u32)>,

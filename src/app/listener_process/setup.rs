@@ -7,7 +7,7 @@ use super::ListenerReady;
 use crate::app::load::GatewayConfig;
 use crate::app::prepare::Prepared;
 use crate::core::clients::ClientTable;
-use crate::core::door::first_steps::FirstStep;
+use crate::core::door::first_steps::HeldSteps;
 use crate::core::engine::KnownClient;
 use crate::core::sequence::{DoorSpec, Ipv6};
 use crate::core::service::Client;
@@ -34,7 +34,7 @@ pub(in crate::app) struct ListenerSpec {
     pub(in crate::app) addresses: Vec<OwnAddress>,
     pub(in crate::app) filter: FilterSpec,
     /// The first steps that the kernel may hold during a flood.
-    pub(in crate::app) first_steps: Vec<FirstStep>,
+    pub(in crate::app) first_steps: HeldSteps,
     /// True if it makes a program for interfaces too.
     pub(in crate::app) makes_xdp: bool,
     /// What it has once it is ready: also the interfaces that it captures on.
@@ -69,7 +69,7 @@ impl SetupFeed {
         first.extend((0..).zip(spec.doors).map(|(index, spec)| ToListener::Door { index, spec }));
         first.extend(address_messages(&spec.addresses));
         first.extend(filter_messages(spec.filter));
-        if !spec.first_steps.is_empty() {
+        if !spec.first_steps.first.is_empty() {
             first.push_back(ToListener::FirstSteps(spec.first_steps));
         }
         let indexes = spec.ready.indexes.iter();
@@ -178,7 +178,7 @@ mod tests {
             debug: false,
             addresses: Vec::new(),
             filter: FilterSpec::default(),
-            first_steps: Vec::new(),
+            first_steps: HeldSteps::default(),
             makes_xdp: false,
             ready: ListenerReady::default(),
             user: None,

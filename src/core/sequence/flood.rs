@@ -80,7 +80,8 @@ impl Flood {
 mod tests {
     use super::*;
     use crate::core::door::TcpFlags;
-    use crate::core::door::first_steps::FirstStep;
+    use crate::core::door::first_steps::{FirstStep, HeldSteps};
+    use crate::core::sequence::KnockPacket;
     use crate::core::types::SECOND;
 
     const STEP: Step = Step::tcp(7);
@@ -93,10 +94,16 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let first = FirstStep { step: STEP, flags: TcpFlags::default() };
-            let mut flood = Flood::new(FirstSteps::for_tests(3, vec![first]));
+            let first = FirstStep { step: STEP, flags: TcpFlags::default(), after: 0 };
+            let held = HeldSteps { first: vec![first], ..HeldSteps::default() };
+            let mut flood = Flood::new(FirstSteps::for_tests(3, held));
             flood.tick(Boot(START));
             Self { flood, now: START }
+        }
+
+        fn put(&self, source: IpAddr, destination: IpAddr) {
+            let hit = KnockPacket { source, destination, step: STEP, flags: Some(2) };
+            assert!(self.flood.first_steps.filter(&hit, Boot(self.now)));
         }
 
         /// A second with so many first steps. True if they are held at its end.
@@ -104,7 +111,7 @@ mod tests {
             let address = |n: u32| IpAddr::V4(n.into());
             for n in 0..steps {
                 if self.flood.first_steps.are_held() {
-                    self.flood.first_steps.put(address(n), address(0), STEP);
+                    self.put(address(n), address(0));
                 } else {
                     self.flood.count(STEP);
                     self.flood.count(Step::tcp(8));
@@ -145,10 +152,10 @@ mod tests {
         bench.second(1000);
         let [source, to] = ["192.0.2.1", "203.0.113.1"].map(|ip| ip.parse().unwrap());
         bench.flood.tick(Boot(bench.now + 70));
-        bench.flood.first_steps.put(source, to, STEP);
+        bench.put(source, to);
         bench.flood.tick(Boot(bench.now + 100));
         assert_eq!(bench.flood.take(source, to, STEP), Some(30));
-        bench.flood.first_steps.put(source, to, STEP);
+        bench.put(source, to);
         bench.flood.tick(Boot(bench.now + 50));
         assert_eq!(bench.flood.take(source, to, STEP), None, "of the future");
     }

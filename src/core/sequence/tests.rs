@@ -2,7 +2,7 @@
 //! See `attempts` for tests of eviction.
 
 use super::*;
-use crate::core::types::{Port, Proto};
+use crate::core::types::{Boot, Port, Proto};
 use held::Kernel;
 use proptest::prelude::*;
 
@@ -103,7 +103,7 @@ impl Bench {
             IpAddr::V6(v6) => char::from(b'A' + v6.octets()[15] - 2),
         };
         self.machine.tick(Boot(self.milliseconds * 1_000_000));
-        if self.kernel.as_ref().is_some_and(|kernel| kernel.holds(hit)) {
+        if self.kernel.as_ref().is_some_and(|kernel| kernel.holds(hit, self.milliseconds)) {
             self.milliseconds += 10;
             return;
         }
@@ -495,7 +495,7 @@ proptest! {
             past.push((at, hit));
             machine.tick(Boot(at * 1_000_000));
             kernel.set(turns.is_some_and(|turns| past.len() / turns % 2 == 1), at);
-            if kernel.holds(&hit) {
+            if kernel.holds(&hit, at) {
                 continue;
             }
             let mut opened = Vec::new();

@@ -5,13 +5,17 @@
 //! else, or ignore. It repeats the engine's reading of the headers; where they disagree in
 //! anything, the packet passes. Whether the destination is ours is left to the reader: it is a part
 //! of the hash.
+//!
+//! A first step that some door has later too passes from a source that made the step before it: the
+//! program keeps the time of that, see [`expect`].
 
 use super::assembler::*;
 use super::translation::{CONTEXT, X, context};
-use super::{find_counters, find_line};
+use super::{bpf, find_counters, find_line};
 use crate::core::door::TcpFlags;
+use crate::core::keyring::WORDS;
 use crate::core::sequence::first_steps::{
-    BUCKETS, CONTROL, FirstSteps, HELD_PACKETS, MULTIPLIER, code,
+    BUCKETS, CONTROL, EXPECTED, FirstSteps, HELD_PACKETS, MULTIPLIER, NUMBER, code,
 };
 
 /// What the program needs to hold first steps.
@@ -23,9 +27,15 @@ pub struct FirstStepFilter<'a> {
     pub ipv6: bool,
 }
 
-/// Source and destination on the stack.
+/// Source and destination on the stack,
 const ADDRESSES: i16 = -96;
-/// Where they are in the IP header, and their bytes.
+/// the code of the step,
+const CODE: i16 = -104;
+/// what the program returns,
+const RESULT: i16 = -108;
+/// and the bits of the steps before a first step, or the number of such a step.
+const AFTER: i16 = -120;
+/// Where the addresses are in the IP header, and their bytes.
 const V4: [i32; 2] = [12, 8];
 const V6: [i32; 2] = [8, 32];
 /// Bytes of a TCP header with its flags, of ports, and of the header of an echo request.
@@ -34,34 +44,49 @@ const PORTS: u32 = 4;
 const ECHO_HEADER: u32 = 8;
 
 // Registers that keep their values over calls. [`X`] is the length of the IP header.
-/// The bytes behind the IP header, then the hash.
+/// The bytes behind the IP header, then a hash.
 const VALUE: Register = R8;
-/// The time of the filter.
-const TIME: Register = R9;
+/// The number of a bucket, or its address.
+const BUCKET: Register = R9;
 
-/// Ends the program for a packet that is held. Goes to `pass` for all others.
+/// Ends the program for packets of doors. Goes to `pass` for what it does not know.
 pub(super) fn hold(asm: &mut Assembler, filter: &FirstStepFilter<'_>, pass: Label) {
-    let found = asm.label();
-    asm.set(R1, CONTROL as i32);
-    find_line(asm, filter.map, pass);
-    asm.load(Size::Double, TIME, R0, 0);
-    asm.jump_if_zero(TIME, pass);
+    let steps = filter.first_steps.steps();
+    let [found, passed] = asm.labels();
+    asm.store_word(STACK, RESULT, bpf::HEADERS);
     read_headers(asm, filter.ipv6, pass);
-    for first in filter.first_steps.steps() {
+    asm.store(Size::Word, STACK, CODE, R0);
+    for first in &steps.first {
         let other = asm.label();
         asm.jump_if(R0, Condition::NotEqual, code(first.step), other);
         if first.step.is_tcp() && first.flags != TcpFlags::default() {
-            check_flags(asm, first.flags, pass);
-            asm.set(R0, code(first.step).cast_signed());
+            check_flags(asm, first.flags, passed);
+        }
+        if !steps.before.is_empty() {
+            asm.load_number(R1, first.after);
+            asm.store(Size::Double, STACK, AFTER, R1);
         }
         asm.jump(found);
         asm.place(other);
     }
-    asm.jump(pass);
+    asm.jump(passed);
     asm.place(found);
-    hash(asm, filter.first_steps.seed(), pass);
+    asm.set(R1, CONTROL as i32);
+    find_line(asm, filter.map, pass);
+    asm.load(Size::Double, R1, R0, 0);
+    asm.jump_if_zero(R1, passed);
+    hash_addresses(asm, filter.first_steps.seed(), pass);
+    if !steps.before.is_empty() {
+        pass_expected(asm, filter, passed, pass);
+    }
     keep_time(asm, filter.map, pass);
-    asm.end_with(0);
+    asm.store_word(STACK, RESULT, 0);
+    asm.place(passed);
+    if !steps.before.is_empty() {
+        expect(asm, filter, pass);
+    }
+    asm.load(Size::Word, R0, STACK, RESULT);
+    asm.exit();
 }
 
 /// `R0` = the step's code, [`VALUE`] = the bytes behind the IP header.
@@ -133,20 +158,19 @@ fn version(asm: &mut Assembler, version: u32, pass: Label) {
     asm.jump_if(R0, Condition::NotEqual, version, pass);
 }
 
-/// [`VALUE`] = the hash of the step in `R0` and the addresses, before its last multiplication.
-fn hash(asm: &mut Assembler, seed: u64, pass: Label) {
+/// [`VALUE`] = the hash of the addresses.
+fn hash_addresses(asm: &mut Assembler, seed: u64, pass: Label) {
     let [v6, end] = asm.labels();
     asm.load_number(VALUE, seed);
-    asm.op64(Operation::Xor, VALUE, R0);
     is_v4(asm, v6);
-    hash_addresses(asm, V4, pass);
+    mix_addresses(asm, V4, pass);
     asm.jump(end);
     asm.place(v6);
-    hash_addresses(asm, V6, pass);
+    mix_addresses(asm, V6, pass);
     asm.place(end);
 }
 
-fn hash_addresses(asm: &mut Assembler, [at, length]: [i32; 2], pass: Label) {
+fn mix_addresses(asm: &mut Assembler, [at, length]: [i32; 2], pass: Label) {
     asm.copy(R1, CONTEXT);
     asm.set(R2, at);
     asm.copy(R3, STACK);
@@ -156,34 +180,95 @@ fn hash_addresses(asm: &mut Assembler, [at, length]: [i32; 2], pass: Label) {
     asm.jump_if(R0, Condition::NotEqual, 0, pass);
     for word in 0..length as i16 / 8 {
         asm.load(Size::Double, R1, STACK, ADDRESSES + 8 * word);
-        asm.op64(Operation::Xor, VALUE, R1);
-        multiply(asm);
-        asm.copy(R1, VALUE);
-        asm.op64_with(Operation::ShiftRight, R1, 32);
-        asm.op64(Operation::Xor, VALUE, R1);
+        mix(asm);
     }
 }
 
-fn multiply(asm: &mut Assembler) {
+/// Mixes `R1` into the hash.
+fn mix(asm: &mut Assembler) {
+    asm.op64(Operation::Xor, VALUE, R1);
     asm.load_number(R1, MULTIPLIER);
     asm.op64(Operation::Multiply, VALUE, R1);
+    asm.copy(R1, VALUE);
+    asm.op64_with(Operation::ShiftRight, R1, 32);
+    asm.op64(Operation::Xor, VALUE, R1);
 }
 
-/// Writes the time into the bucket of the hash, and counts the packet.
+/// `R0` = the address of the bucket of the hash, one of so many behind line `first`.
+fn find_bucket(asm: &mut Assembler, map: i32, first: usize, buckets: usize, pass: Label) {
+    asm.load_number(BUCKET, MULTIPLIER);
+    asm.op64(Operation::Multiply, BUCKET, VALUE);
+    asm.op64_with(Operation::ShiftRight, BUCKET, (u64::BITS - buckets.trailing_zeros()) as i32);
+    asm.copy(R1, BUCKET);
+    asm.op64_with(Operation::ShiftRight, R1, WORDS.trailing_zeros() as i32);
+    asm.op64_with(Operation::Add, R1, first as i32);
+    find_line(asm, map, pass);
+    asm.op64_with(Operation::And, BUCKET, WORDS as i32 - 1);
+    asm.op64_with(Operation::ShiftLeft, BUCKET, 3);
+    asm.op64(Operation::Add, R0, BUCKET);
+}
+
+/// `R0` = the address of the last step of this source after which first steps are expected.
+fn find_expected(asm: &mut Assembler, map: i32, pass: Label) {
+    find_bucket(asm, map, BUCKETS / WORDS, EXPECTED, pass);
+}
+
+/// Goes to `passed` if this first step is expected from its source.
+fn pass_expected(asm: &mut Assembler, filter: &FirstStepFilter<'_>, passed: Label, pass: Label) {
+    let (last, unexpected) = (BUCKET, asm.label());
+    find_expected(asm, filter.map, pass);
+    asm.load(Size::Double, last, R0, 0);
+    asm.jump_if_zero(last, unexpected);
+    asm.copy(R1, last);
+    asm.op64_with(Operation::And, R1, NUMBER as i32);
+    asm.load(Size::Double, R2, STACK, AFTER);
+    asm.op64(Operation::ShiftRight, R2, R1);
+    asm.op64_with(Operation::And, R2, 1);
+    asm.jump_if_zero(R2, unexpected);
+    asm.call(Helper::Clock);
+    asm.op64_with(Operation::Or, R0, NUMBER as i32);
+    asm.op64(Operation::Subtract, R0, last);
+    asm.load_number(R1, filter.first_steps.expected_for());
+    asm.jump_if_both(R0, Condition::Less, R1, passed);
+    asm.place(unexpected);
+}
+
+/// Writes the filter's time into the bucket of source, destination and step, and counts the packet.
 fn keep_time(asm: &mut Assembler, map: i32, pass: Label) {
     let none = asm.label();
-    multiply(asm);
-    asm.op64_with(Operation::ShiftRight, VALUE, (u64::BITS - BUCKETS.trailing_zeros()) as i32);
-    asm.copy(R1, VALUE);
-    // Eight buckets of eight bytes are a line.
-    asm.op64_with(Operation::ShiftRight, R1, 3);
+    asm.load(Size::Word, R1, STACK, CODE);
+    mix(asm);
+    find_bucket(asm, map, 0, BUCKETS, pass);
+    asm.copy(BUCKET, R0);
+    asm.set(R1, CONTROL as i32);
     find_line(asm, map, pass);
-    asm.op64_with(Operation::And, VALUE, 7);
-    asm.op64_with(Operation::ShiftLeft, VALUE, 3);
-    asm.op64(Operation::Add, R0, VALUE);
-    asm.store(Size::Double, R0, 0, TIME);
+    asm.load(Size::Double, R1, R0, 0);
+    asm.store(Size::Double, BUCKET, 0, R1);
     find_counters(asm, map, CONTROL + 1, none);
     asm.set(R1, 1);
     asm.atomic_add(R0, 8 * HELD_PACKETS as i16, R1);
     asm.place(none);
+}
+
+/// After a step that stands before a first step in some sequence: keeps it, and its time, for its
+/// source.
+fn expect(asm: &mut Assembler, filter: &FirstStepFilter<'_>, pass: Label) {
+    let [found, done] = asm.labels();
+    asm.load(Size::Word, R0, STACK, CODE);
+    for (number, step) in (0..).zip(&filter.first_steps.steps().before) {
+        asm.set(R1, number);
+        asm.jump_if(R0, Condition::Equal, code(*step), found);
+    }
+    asm.jump(done);
+    asm.place(found);
+    asm.store(Size::Double, STACK, AFTER, R1);
+    hash_addresses(asm, filter.first_steps.seed(), pass);
+    find_expected(asm, filter.map, pass);
+    asm.copy(BUCKET, R0);
+    asm.call(Helper::Clock);
+    asm.op64_with(Operation::And, R0, !(NUMBER as i32));
+    asm.load(Size::Double, R1, STACK, AFTER);
+    asm.op64(Operation::Or, R0, R1);
+    asm.store(Size::Double, BUCKET, 0, R0);
+    asm.place(done);
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use zeroize::Zeroizing;
 
 use super::{FirstStepFilter, Instruction, TagFilter, program};
-use crate::core::door::first_steps::FirstStep;
+use crate::core::door::first_steps::HeldSteps;
 use crate::core::keyring::SharedTags;
 use crate::core::quota::Rate;
 use crate::core::sequence::first_steps::{FirstSteps, LINES};
@@ -58,7 +58,7 @@ pub struct FirstStepMap {
 
 impl FirstStepMap {
     /// `seed`: random.
-    pub fn new(steps: Vec<FirstStep>, seed: u64) -> Result<Self, NotLoaded> {
+    pub fn new(steps: HeldSteps, seed: u64) -> Result<Self, NotLoaded> {
         let lines = sys::shared_lines(LINES as u32, *b"toctoc_steps\0\0\0\0");
         let (map, memory) = lines.map_err(NotLoaded::without_log)?;
         let first_steps = FirstSteps::new(memory, seed, steps).ok_or_else(NotLoaded::too_large)?;

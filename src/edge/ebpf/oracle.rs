@@ -4,22 +4,24 @@
 //! sockets may hold is what the engine would take for a first step and nothing else, or ignore.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::Zeroizing;
 
 use super::machine::{Machine, Map};
 use super::{FirstStepFilter, Instruction, LOOKED_AT, OwnAddresses, TagFilter, program, xdp};
-use crate::core::door::first_steps::{FirstStep, HELD};
+use crate::core::door::first_steps::{FirstStep, HELD, HeldSteps};
 use crate::core::door::{Step, TcpFlags};
 use crate::core::engine::{Action, Engine, KnownClient, SealedSetup, Setup};
 use crate::core::keyring::{FilterDrops, Secret, SharedTags};
 use crate::core::knock::HandedKnock;
 use crate::core::packet::{Arrival, parse};
 use crate::core::quota::Rate;
-use crate::core::sequence::first_steps::FirstSteps;
+use crate::core::sequence::first_steps::{FirstSteps, NUMBER};
 use crate::core::sequence::{DoorSpec, SequenceEvent, Target};
 use crate::core::test_vectors::{self, CLIENT, NOON};
 use crate::core::types::{Boot, Now, Reject, SECOND};
+use crate::core::wire::{DATAGRAM, tag};
 use crate::edge::bpf::machine::{Packet, run};
 use crate::edge::bpf::{self, FilterSpec};
 
@@ -37,7 +39,9 @@ const SENT: u32 = 4;
 /// The time that the filter writes.
 const TIME: Boot = Boot(900 * SECOND);
 pub const SYN: TcpFlags = TcpFlags { set: 2, unset: 16 };
-/// The later steps of all doors.
+/// For so long a first step is expected.
+pub const SECONDS: u32 = 1 << 20;
+/// The later steps of doors.
 const LATER: [Step; 2] = [Step::tcp(1), Step::tcp(2)];
 
 /// A gateway with one client and a door for each step.
@@ -59,11 +63,21 @@ pub struct Oracle {
 /// How fast the client may knock.
 pub const RATE: Rate = Rate { burst: 64, per_second: 4 };
 
+/// The last step of a source after which a first step is expected, and where that stands.
+#[derive(Clone, Copy)]
+struct Expectation {
+    word: &'static AtomicU64,
+    last: u64,
+}
+
 /// What the engine did with a packet.
 struct Judgement {
     datagrams: u64,
     /// Datagrams whose tag it does not know, and with a wrong client MAC.
     unknown: u64,
+    /// True if it knows no tag of the packet, and the filter's table, which keeps less of each,
+    /// does not either.
+    is_junk: bool,
     forged: u64,
     /// True if one waits to be decrypted, or something happened at a door.
     mattered: bool,
@@ -72,23 +86,45 @@ struct Judgement {
 impl Oracle {
     pub fn new(steps: &[Step]) -> Self {
         let steps: Vec<_> = steps.iter().map(|step| (*step, TcpFlags::default())).collect();
-        Self::with(steps, Vec::new())
+        let doors = steps.iter().map(|(step, flags)| door(&[*step], *flags));
+        let doors = doors.collect();
+        Self::with(steps, doors, HeldSteps::default())
     }
 
     /// Doors that begin with these steps. The filter holds the first [`HELD`] of them.
     pub fn holding(steps: &[Step], flags: TcpFlags) -> Self {
-        let first = |step: &Step| FirstStep { step: *step, flags };
-        let it = Self::with(
-            steps.iter().map(|step| (*step, flags)).collect(),
-            steps.iter().take(HELD).map(first).collect(),
-        );
-        it.first_steps.hold(TIME);
-        it
+        let doors = steps.iter().map(|step| door(&[*step, LATER[0], LATER[1]], flags)).collect();
+        let first = steps.iter().take(HELD);
+        let first = first.map(|step| FirstStep { step: *step, flags, after: 0 }).collect();
+        let steps = steps.iter().map(|step| (*step, flags));
+        let steps = steps.chain(LATER.map(|step| (step, TcpFlags::default()))).collect();
+        Self::with(steps, doors, HeldSteps { first, ..HeldSteps::default() })
     }
 
-    fn with(mut steps: Vec<(Step, TcpFlags)>, first: Vec<FirstStep>) -> Self {
+    /// A door, and another one that is its reverse. The filter holds the first step of each.
+    pub fn both_ways(steps: [Step; 3], flags: TcpFlags) -> Self {
+        let [a, b, c] = steps;
+        let doors = vec![door(&[a, b, c], flags), door(&[c, b, a], flags)];
+        let first = [a, c].map(|step| FirstStep { step, flags, after: 1 }).into();
+        let held = HeldSteps { first, before: vec![b], seconds: SECONDS };
+        Self::with(steps.map(|step| (step, flags)).into(), doors, held)
+    }
+
+    /// A door, and another one that begins with the second step of the first.
+    #[cfg(test)]
+    pub fn chain(steps: [Step; 3], flags: TcpFlags) -> Self {
+        let [a, b, c] = steps;
+        let doors = vec![door(&[a, b, c], flags), door(&[b, c, LATER[0]], flags)];
+        let first = |step, after| FirstStep { step, flags, after };
+        let first = vec![first(a, 0), first(b, 1)];
+        let held = HeldSteps { first, before: vec![a], seconds: SECONDS };
+        Self::with(steps.map(|step| (step, flags)).into(), doors, held)
+    }
+
+    fn with(steps: Vec<(Step, TcpFlags)>, doors: Vec<DoorSpec>, held: HeldSteps) -> Self {
         let tags = SharedTags::for_tests(1);
-        let first_steps = FirstSteps::for_tests(0x5eed, first);
+        let first_steps = FirstSteps::for_tests(0x5eed, held);
+        first_steps.hold(TIME);
         let own = OwnAddresses::for_tests();
         own.set(&ours());
         let maps = [
@@ -96,10 +132,6 @@ impl Oracle {
             Map { descriptor: FIRST_STEPS, lines: first_steps.memory() },
             Map { descriptor: OWN, lines: own.memory() },
         ];
-        let doors: Vec<DoorSpec> = steps.iter().map(door).collect();
-        if !first_steps.steps().is_empty() {
-            steps.extend(LATER.map(|step| (step, TcpFlags::default())));
-        }
         let spec = FilterSpec { knock_port: Some(PORT), steps, outgoing: false };
         let realm = test_vectors::realm();
         let tag_filter = TagFilter { mask: realm.knock_mask(), tags: &tags, map: TAGS, rate: RATE };
@@ -168,22 +200,23 @@ impl Oracle {
             assert!(packet.vlan.is_none(), "the interface dropped a VLAN's");
         }
         let (classic, before) = (self.classic(packet), self.tags.dropped());
+        let expectation = self.expectation(packet);
         let tagged = self.tagged(packet);
         let after = self.tags.dropped();
         if classic != bpf::WHOLE {
             assert!(!early || packet.kind == TO_ANOTHER, "the interface dropped no sealed knock");
-            self.check_held(packet, classic, tagged);
+            self.check_held(packet, expectation, classic, tagged);
             return tagged;
         }
         let judged = self.judge(&packet.bytes);
         assert!(tagged == 0 || tagged == classic);
         assert!(tagged != 0 || !judged.mattered, "the filter dropped what matters");
         assert!(!early || tagged == 0, "the interface dropped what the filter passes");
-        if judged.unknown == 1 && judged.datagrams == 1 && packet.vlan.is_none() {
+        if judged.is_junk && judged.datagrams == 1 && packet.vlan.is_none() {
             assert!(early || tagged != 0, "plain junk passed the interface");
         }
         let are_looked_at = judged.datagrams <= LOOKED_AT.into();
-        if judged.unknown == judged.datagrams && !judged.mattered && are_looked_at {
+        if judged.is_junk && !judged.mattered && are_looked_at {
             let unknown_tag = before.unknown_tag + judged.unknown;
             assert_eq!((tagged, after), (0, FilterDrops { unknown_tag, ..before }), "junk");
         }
@@ -195,8 +228,8 @@ impl Oracle {
     }
 
     /// Asserts that the filter holds what begins an attempt, perhaps what does nothing, and no
-    /// more; and that the listener finds it.
-    fn check_held(&self, packet: &Packet, classic: u32, tagged: u32) {
+    /// more; that the listener finds it; and that it holds nothing that is expected.
+    fn check_held(&self, packet: &Packet, was: Option<Expectation>, classic: u32, tagged: u32) {
         let read = parse(&packet.bytes).ok();
         let first = read.filter(|read| self.first_steps.includes(read.step));
         let time = first.and_then(|first| {
@@ -212,10 +245,36 @@ impl Oracle {
             let destination = first.destination.ip();
             !ours().contains(&destination) || first.is_martian(Arrival { loopback: false })
         });
+        let is_expected = first.is_some_and(|first| self.expects(first.step, was));
         assert!(!is_held || begins || !matters && is_ignored, "the filter held too much");
+        assert!(!(is_held && is_expected), "the filter held what is expected");
         if begins && classic != 0 && first.is_some() {
-            assert!(is_held, "a first step passed the filter");
+            assert!(is_held || is_expected, "a first step passed the filter");
         }
+        let Some(was) = was else { return };
+        let now = was.word.load(Ordering::Relaxed);
+        let mut before = self.first_steps.steps().before.iter();
+        let number = read.and_then(|read| before.position(|step| *step == read.step));
+        let new = number.map(|number| self.time & !NUMBER | number as u64);
+        assert!(now == was.last || new == Some(now), "a first step is expected");
+        if new.is_some() && classic != 0 && matters {
+            assert_eq!(Some(now), new, "no first step is expected");
+        }
+    }
+
+    fn expects(&self, step: Step, was: Option<Expectation>) -> bool {
+        let last = was.map_or(0, |was| was.last);
+        let first = self.first_steps.steps().first.iter().find(|first| first.step == step);
+        let is_after = first.is_some_and(|first| first.after >> (last & NUMBER) & 1 != 0);
+        let since = (self.time | NUMBER) - last;
+        last != 0 && is_after && since < self.first_steps.expected_for()
+    }
+
+    /// What is expected from the source of a packet.
+    fn expectation(&self, packet: &Packet) -> Option<Expectation> {
+        let read = parse(&packet.bytes).ok()?;
+        let word = self.first_steps.expected(read.raw_source, read.destination.ip());
+        Some(Expectation { word, last: word.load(Ordering::Relaxed) })
     }
 
     /// True if a packet begins an attempt, and if it does anything at all.
@@ -246,12 +305,22 @@ impl Oracle {
         // An alarm about a copy that is useless anyway may be missed, once there were several.
         actions.retain(|action| !matches!(action, Action::Alarm { .. }));
         let mattered = waits || !actions.is_empty();
+        let datagrams = self.engine.packets() - datagrams;
+        let unknown = new(Reject::UnknownTag);
         Judgement {
-            datagrams: self.engine.packets() - datagrams,
-            unknown: new(Reject::UnknownTag),
+            datagrams,
+            unknown,
+            is_junk: datagrams == unknown && !self.looks_known(bytes),
             forged: new(Reject::ClientMac),
             mattered,
         }
+    }
+
+    /// True if the filter's table has a tag of the packet, or one that looks the same there.
+    fn looks_known(&self, bytes: &[u8]) -> bool {
+        let payload = parse(bytes).map_or(&[][..], |read| read.payload);
+        let tag = |datagram| tag(&test_vectors::gateway(), datagram);
+        payload.chunks(DATAGRAM).filter_map(tag).any(|tag| self.tags.passes(&tag))
     }
 
     /// Decrypts what waits, as its queue must not fill up. One that comes from the address that
@@ -280,11 +349,11 @@ fn ours() -> Vec<IpAddr> {
     OURS.map(|ip| ip.parse().expect("an address")).into()
 }
 
-fn door((step, flags): &(Step, TcpFlags)) -> DoorSpec {
+fn door(sequence: &[Step], flags: TcpFlags) -> DoorSpec {
     DoorSpec {
-        sequence: [*step].into_iter().chain(LATER).collect(),
+        sequence: sequence.into(),
         seq_timeout: 10,
-        flags: *flags,
+        flags,
         target: Target::Own,
         one_time: false,
         tolerate_duplicates: false,

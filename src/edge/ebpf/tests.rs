@@ -73,7 +73,7 @@ fn in_kernel(oracle: &Oracle) -> Option<InKernel> {
         Err(why) => panic!("{why}"),
     };
     test_keys().iter().for_each(|key| map.tags.insert(key));
-    let steps = oracle.first_steps.steps().to_vec();
+    let steps = oracle.first_steps.steps().clone();
     let first = FirstStepMap::new(steps, oracle.first_steps.seed());
     let first = first.unwrap_or_else(|why| panic!("{why}"));
     let realm = test_vectors::realm();

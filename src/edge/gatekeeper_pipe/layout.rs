@@ -10,7 +10,7 @@ use super::{
 };
 use crate::core::bytes::Reader;
 use crate::core::door::TcpFlags;
-use crate::core::door::first_steps::{FirstStep, HELD};
+use crate::core::door::first_steps::{FirstStep, HELD, HeldSteps};
 use crate::core::engine::KnownClient;
 use crate::core::keyring::{FilterDrops, Secret};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
@@ -176,26 +176,33 @@ fn encode_filter(part: &FilterSpec) -> Fields {
     fields
 }
 
-fn encode_first_steps(steps: &[FirstStep]) -> Fields {
-    let count = steps.len().min(HELD);
-    let mut fields = Fields::with_room(18, LONGEST).u8(count as u8);
-    for FirstStep { step, flags } in &steps[..count] {
-        fields = fields.step(*step).u8(flags.set).u8(flags.unset);
+fn encode_first_steps(steps: &HeldSteps) -> Fields {
+    let [first, before] = [steps.first.len(), steps.before.len()].map(|count| count.min(HELD));
+    let mut fields = Fields::with_room(18, LONGEST).u32(steps.seconds).u8(first as u8);
+    for FirstStep { step, flags, after } in &steps.first[..first] {
+        fields = fields.step(*step).u8(flags.set).u8(flags.unset).u64(*after);
+    }
+    fields = fields.u8(before as u8);
+    for step in &steps.before[..before] {
+        fields = fields.step(*step);
     }
     fields
 }
 
-fn decode_first_steps(r: &mut Reader<'_>) -> Option<Vec<FirstStep>> {
-    let count = usize::from(r.u8()?);
-    if count > HELD {
-        return None;
+fn decode_first_steps(r: &mut Reader<'_>) -> Option<HeldSteps> {
+    let mut steps = HeldSteps { seconds: r.u32()?, ..HeldSteps::default() };
+    for _ in 0..count_of_steps(r)? {
+        let (step, flags) = (step(r)?, TcpFlags { set: r.u8()?, unset: r.u8()? });
+        steps.first.push(FirstStep { step, flags, after: r.u64()? });
     }
-    let mut steps = Vec::with_capacity(count);
-    for _ in 0..count {
-        let step = step(r)?;
-        steps.push(FirstStep { step, flags: TcpFlags { set: r.u8()?, unset: r.u8()? } });
+    for _ in 0..count_of_steps(r)? {
+        steps.before.push(step(r)?);
     }
     Some(steps)
+}
+
+fn count_of_steps(r: &mut Reader<'_>) -> Option<u8> {
+    r.u8().filter(|count| usize::from(*count) <= HELD)
 }
 
 fn decode_filter(r: &mut Reader<'_>) -> Option<FilterSpec> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::core::door::Step;
-use crate::core::door::first_steps::FirstStep;
+use crate::core::door::first_steps::HeldSteps;
 use crate::core::engine::KnownClient;
 use crate::core::keyring::{FilterDrops, Secret, TAG};
 use crate::core::knock::{HandedKnock, RECEIPT_BODY};
@@ -73,9 +73,8 @@ pub enum ToListener {
     Filter(FilterSpec),
     /// Make a program for interfaces too (XDP), and send it.
     MakeXdp,
-    /// The first steps that the filter may hold during a flood: at most
-    /// [`crate::core::door::first_steps::HELD`].
-    FirstSteps(Vec<FirstStep>),
+    /// The first steps that the filter may hold during a flood.
+    FirstSteps(HeldSteps),
     /// Set-up is over: open the sockets, drop all privileges, become this user if there is one, send `Ready`, listen.
     /// `user`: user and group id.
     Go { user: Option<(u32, u32)> },

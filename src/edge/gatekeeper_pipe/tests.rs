@@ -5,7 +5,7 @@ use nix::sys::socket::ControlMessage;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::door::first_steps::{FirstStep, HELD};
+use crate::core::door::first_steps::{FirstStep, HELD, HeldSteps};
 use crate::core::door::{STEPS, Step, TcpFlags};
 use crate::core::engine::KnownClient;
 use crate::core::keyring::{Day, FilterDrops, Secret, TAG, WireRow};
@@ -60,9 +60,14 @@ fn filter(count: usize) -> FilterSpec {
     FilterSpec { knock_port: Some(62201), steps: steps.collect(), outgoing: true }
 }
 
-fn first_steps(count: usize) -> Vec<FirstStep> {
-    let all = filter(count).steps.into_iter();
-    all.map(|(step, flags)| FirstStep { step, flags }).collect()
+fn first_steps(first: usize, before: usize) -> HeldSteps {
+    let FilterSpec { steps, .. } = filter(first.max(before));
+    let mut held = HeldSteps { seconds: 4_000_000_000, ..HeldSteps::default() };
+    for (step, flags) in steps.iter().take(first) {
+        held.first.push(FirstStep { step: *step, flags: *flags, after: u64::MAX - 3 });
+    }
+    held.before.extend(steps.iter().take(before).map(|(step, _)| *step));
+    held
 }
 
 /// Every message to the listener, each in its longest form.
@@ -87,8 +92,9 @@ fn to_listener() -> Vec<ToListener> {
         ToListener::Capture { interface: 7 },
         ToListener::Filter(filter(FILTER_STEPS)),
         ToListener::Filter(FilterSpec::default()),
-        ToListener::FirstSteps(first_steps(HELD)),
-        ToListener::FirstSteps(Vec::new()),
+        ToListener::FirstSteps(first_steps(HELD, HELD)),
+        ToListener::FirstSteps(first_steps(1, 2)),
+        ToListener::FirstSteps(HeldSteps::default()),
         ToListener::Go { user: Some((65534, 65533)) },
         ToListener::Go { user: None },
         ToListener::Verdict { ticket: u64::MAX, spent: true, receipt: Some([6; RECEIPT_BODY]) },
@@ -377,11 +383,18 @@ fn more_steps_of_a_filter_than_a_message_may_have_are_no_message() {
 
 #[test]
 fn more_first_steps_than_are_held_are_no_message() {
-    let mut bytes = ToListener::FirstSteps(first_steps(1)).encode().to_vec();
-    let step = bytes.split_off(2);
-    for count in [HELD, HELD + 1] {
-        let message = [&[18, count as u8][..], &step.repeat(count)].concat();
-        assert_eq!(ToListener::decode(&message).is_some(), count == HELD);
+    let encode = |first, before| ToListener::FirstSteps(first_steps(first, before)).encode();
+    let (one, most) = (encode(1, 1), encode(HELD, HELD));
+    let (step, step_before) = (&one[6..19], &one[20..]);
+    let with = |first: usize, before: usize| {
+        let (count, count_before) = ([first as u8], [before as u8]);
+        let [first, before] = [step.repeat(first), step_before.repeat(before)];
+        [&one[..5], &count, &first, &count_before, &before].concat()
+    };
+    assert_eq!(with(HELD, HELD).len(), most.len());
+    for (first, before) in [(HELD, HELD), (HELD + 1, HELD), (HELD, HELD + 1)] {
+        let decoded = ToListener::decode(&with(first, before));
+        assert_eq!(decoded.is_some(), (first, before) == (HELD, HELD));
     }
 }
 

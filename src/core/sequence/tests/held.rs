@@ -1,7 +1,8 @@
 //! First steps that the kernel holds: the machine takes them from its memory.
 
 use super::*;
-use crate::core::door::first_steps::first_steps;
+use crate::core::door::first_steps::{FirstStep, HeldSteps, held_steps};
+use crate::core::sequence::first_steps::FirstSteps;
 
 /// The kernel's filter before a machine.
 pub(super) struct Kernel {
@@ -14,11 +15,12 @@ impl Kernel {
         let as_door = |spec: &DoorSpec| Door {
             sequence: spec.sequence.clone(),
             flags: spec.flags,
+            seq_timeout: spec.seq_timeout,
             one_time_sequences: spec.one_time.then(|| "/f".into()),
             ..Door::default()
         };
         let doors: Vec<Door> = machine.doors.iter().map(as_door).collect();
-        let memory = FirstSteps::for_tests(0x0123_4567_89ab_cdef, first_steps(&doors, None));
+        let memory = FirstSteps::for_tests(0x0123_4567_89ab_cdef, held_steps(&doors, None));
         machine.hold_in(memory.clone());
         Self { memory }
     }
@@ -32,15 +34,8 @@ impl Kernel {
     }
 
     /// True if it holds this packet.
-    pub(super) fn holds(&self, hit: &KnockPacket) -> bool {
-        let first = self.memory.steps().iter().find(|first| first.step == hit.step);
-        let held = self.memory.are_held()
-            && first
-                .is_some_and(|first| !hit.step.is_tcp() || first.flags.misfit(hit.flags).is_none());
-        if held {
-            self.memory.put(hit.source, hit.destination, hit.step);
-        }
-        held
+    pub(super) fn holds(&self, hit: &KnockPacket, milliseconds: u64) -> bool {
+        self.memory.filter(hit, Boot(milliseconds * 1_000_000))
     }
 }
 
@@ -143,15 +138,93 @@ fn a_flood_of_first_steps_keeps_nobody_out_and_spoils_no_knock_under_way() {
 }
 
 #[test]
+fn a_door_that_is_the_reverse_of_another_opens_too() {
+    for (kind, door) in kinds() {
+        let both = || vec![door("1,2,3"), door("3,2,1")];
+        check_held(kind, both(), "a:1 a:2 a:3", &["a0 open"]);
+        check_held(kind, both(), "a:3 a:2 a:1", &["a1 open"]);
+        check_held("in turn", both(), "a:1 a:2 a:3 a:3 a:2 a:1", &["a0 open", "a1 open"]);
+        // A flood of both has come from everybody, and goes on.
+        let forged = "a:1 a:3 b:1 b:3 a:2 b:1 b:2 a:3 b:1";
+        check_held(kind, both(), forged, &["a0 open", "b1 open"]);
+        check_held("not without its second", both(), "a:1 a:3 a:1 a:3", &[]);
+        check_held("not without its last", both(), "b:1 b:3 a:1 a:3 a:2 b:3", &[]);
+        check_held("of another source", both(), "a:1 b:2 a:3", &[]);
+        let chain = || vec![door("1,2,3"), door("2,4,5"), door("6,1,2,7")];
+        check_held(kind, chain(), "a:1 a:2 a:3", &["a0 open"]);
+        check_held(kind, chain(), "a:2 a:4 a:5", &["a1 open"]);
+        check_held(kind, chain(), "a:6 a:1 a:2 a:7", &["a2 open"]);
+    }
+}
+
+proptest! {
+    /// Whatever is held, and whatever others send meanwhile.
+    #[test]
+    fn a_knock_opens_by_its_sequence_alone(
+        sequences in prop::collection::vec(prop::collection::vec(1_u16..7, 1..5), 1..5),
+        which in any::<prop::sample::Index>(),
+        strangers in prop::collection::vec((2_u32..50, 1_u16..7), 0..60),
+        own in any::<bool>(),
+    ) {
+        let door = |ports: &Vec<u16>| {
+            DoorSpec { sequence: ports.iter().copied().map(Step::tcp).collect(), own, ..door("1") }
+        };
+        let doors: Vec<DoorSpec> = sequences.iter().map(door).collect();
+        let opened = |holds: bool| {
+            let mut machine = Bench::new(doors.clone()).machine;
+            let kernel = Kernel::before(&mut machine);
+            kernel.set(holds, 1);
+            machine.tick(Boot(1_000_000));
+            let mut strangers = strangers.iter();
+            let mut opened = Vec::new();
+            let mut hit = |source: u32, step| {
+                let source = IpAddr::V4(source.into());
+                let destination = [10, 0, 0, 1].into();
+                let hit = KnockPacket { source, destination, step, flags: Some(SYN) };
+                if !kernel.holds(&hit, 1) {
+                    machine.packet(Wall(1), &hit, &mut |event| {
+                        if let SequenceEvent::Completed(Completed { door, source: who }) = event
+                            && who == IpAddr::V4(1.into())
+                        {
+                            opened.push(door);
+                        }
+                    });
+                }
+            };
+            machine_turn(&which.get(&doors).sequence, &mut strangers, &mut hit);
+            opened
+        };
+        for door in opened(false) {
+            prop_assert!(opened(true).contains(&door), "{sequences:?} {door}");
+        }
+    }
+}
+
+/// Each step of the knock from source 1, and a few hits of strangers before each.
+fn machine_turn<'a>(
+    sequence: &[Step], strangers: &mut impl Iterator<Item = &'a (u32, u16)>,
+    hit: &mut impl FnMut(u32, Step),
+) {
+    for step in sequence {
+        for (source, port) in strangers.take(12) {
+            hit(*source, Step::tcp(*port));
+        }
+        hit(1, *step);
+    }
+}
+
+#[test]
 fn a_door_of_fewer_than_three_steps_never_opens_by_a_held_one() {
     for (kind, door) in kinds() {
         let mut bench = Bench::new(vec![door("1,2"), door("3"), door("4,5,6")]);
         // As if the kernel held what it must not.
-        let all = [1, 3, 4].map(|port| crate::core::door::first_steps::FirstStep {
+        let first = [1, 3, 4].map(|port| FirstStep {
             step: Step::tcp(port),
             flags: TcpFlags::default(),
+            after: 0,
         });
-        let memory = FirstSteps::for_tests(1, all.into());
+        let held = HeldSteps { first: first.into(), ..HeldSteps::default() };
+        let memory = FirstSteps::for_tests(1, held);
         bench.machine.hold_in(memory.clone());
         bench.machine.doors[2].one_time = true;
         memory.hold(Boot(1));
@@ -202,7 +275,7 @@ fn a_flood_begins_and_ends_holding_and_leaves_the_table_of_attempts_alone() {
         let knock = if source % 5000 == 0 { &[1, 2, 3][..] } else { &[1] };
         for port in knock {
             let hit = step(0x1400_0000 + source, *port);
-            if !bench.kernel.as_ref().unwrap().holds(&hit) {
+            if !bench.kernel.as_ref().unwrap().holds(&hit, at.0 / 1_000_000) {
                 bench.machine.packet(Wall(at.0), &hit, &mut |event| {
                     opened += u32::from(matches!(event, SequenceEvent::Completed(_)));
                 });

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::random::Dice;
 use super::*;
 use crate::core::door::TcpFlags;
-use crate::core::sequence::first_steps::BUCKETS;
+use crate::core::sequence::first_steps::{BUCKETS, EXPECTED};
 use crate::core::types::{Boot, SECOND};
 
 const HEADERS: u32 = bpf::HEADERS;
@@ -62,6 +62,12 @@ fn both(segment: &[u8]) -> [Vec<u8>; 2] {
 fn changed(mut packet: Vec<u8>, at: usize, to: u8) -> Vec<u8> {
     packet[at] = to;
     packet
+}
+
+/// One of each step, of this address.
+fn each(from: u8) -> [Packet; 3] {
+    [(6, tcp(7000, SYN)), (17, udp(7001, 0)), (1, echo(8, 70))]
+        .map(|(protocol, segment)| Packet::to_us(changed(in_v4(protocol, &segment), 15, from)))
 }
 
 /// Packets for doors, and whether the program holds them.
@@ -159,6 +165,42 @@ fn without_ipv6_at_the_doors_the_listener_sees_every_such_packet() {
     }
 }
 
+#[test]
+fn a_first_step_passes_from_a_source_that_made_the_step_before_it() {
+    let mut oracle = Oracle::both_ways(doors(), oracle::SYN);
+    let [open, middle, close] = each(1);
+    for packet in [&open, &close, &open] {
+        assert_eq!(oracle.check(packet), DROPPED, "nobody has made any");
+    }
+    assert_eq!(oracle.check(&middle), HEADERS);
+    let start = oracle.time;
+    for second in [0, u64::from(oracle::SECONDS) - 1] {
+        oracle.time = start + second * SECOND;
+        assert_eq!([oracle.check(&open), oracle.check(&close)], [HEADERS; 2]);
+        let [open, _, close] = each(2);
+        assert_eq!([oracle.check(&open), oracle.check(&close)], [DROPPED; 2], "of another source");
+        let elsewhere = Packet::to_us(changed(close.bytes, 19, 9));
+        assert_eq!(oracle.check(&elsewhere), DROPPED, "to another address");
+    }
+    oracle.time = start + u64::from(oracle::SECONDS) * SECOND;
+    assert_eq!(oracle.check(&open), DROPPED, "too late");
+    oracle.first_steps.pass();
+    assert_eq!(oracle.tagged(&each(3)[1]), HEADERS);
+    oracle.first_steps.hold(Boot(5));
+    assert_eq!(oracle.tagged(&each(3)[0]), HEADERS, "it is kept also when nothing is held");
+}
+
+#[test]
+fn a_step_that_is_held_may_stand_before_another_one() {
+    let [a, b, c] = doors();
+    let mut oracle = Oracle::chain([a, b, c], oracle::SYN);
+    let [first, second, _] = each(1);
+    assert_eq!(oracle.check(&second), DROPPED);
+    assert_eq!(oracle.check(&first), DROPPED);
+    assert_eq!(oracle.check(&second), HEADERS, "the first was held, and counts");
+    assert_eq!(oracle.check(&first), DROPPED, "only the second is expected");
+}
+
 fn by_chance(dice: &mut Dice) -> Packet {
     let segment = match dice.roll(4) {
         0 => udp(dice.pick(&[7001, 7000, 1]), dice.pick(&[0, 1, 30])),
@@ -183,6 +225,15 @@ fn by_chance(dice: &mut Dice) -> Packet {
     packet
 }
 
+/// The same, from several sources.
+fn from_several(dice: &mut Dice) -> Packet {
+    let mut packet = by_chance(dice);
+    if packet.bytes.len() > 15 {
+        packet.bytes[15] = dice.roll(200) as u8;
+    }
+    packet
+}
+
 #[test]
 fn filter_and_engine_agree_about_first_steps_by_chance() {
     let mut dice = Dice(0x1357_9bdf_0246_8ace);
@@ -197,16 +248,26 @@ fn filter_and_engine_agree_about_first_steps_by_chance() {
         }
         let held = oracle.first_steps.held();
         assert!(held > 300 && passed > 300, "{held} {passed}");
+        let mut oracle = Oracle::both_ways(doors(), flags);
+        for _ in 0..10_000 {
+            oracle.time += SECOND;
+            oracle.check(&from_several(&mut dice));
+        }
     }
 }
 
 #[test]
 fn the_kernel_holds_the_same_first_steps() {
+    holds_in_the_kernel_as(&Oracle::holding(&doors(), oracle::SYN));
+    holds_in_the_kernel_as(&Oracle::both_ways(doors(), oracle::SYN));
+    holds_in_the_kernel_as(&Oracle::both_ways(doors(), TcpFlags::default()));
+}
+
+fn holds_in_the_kernel_as(oracle: &Oracle) {
     let mut dice = Dice(0x0fed_cba9_8765_4321);
-    let oracle = Oracle::holding(&doors(), oracle::SYN);
-    let Some(kernel) = in_kernel(&oracle) else { return };
+    let Some(kernel) = in_kernel(oracle) else { return };
     kernel.first_steps.hold(Boot(900 * SECOND));
-    let chance = (0..5000).map(|_| by_chance(&mut dice));
+    let chance = (0..5000).map(|_| from_several(&mut dice));
     for packet in cases().into_iter().map(|(_, packet, _)| packet).chain(chance) {
         // It refuses to run on less than an IP header.
         if packet.bytes.len() >= 40 {
@@ -219,6 +280,11 @@ fn the_kernel_holds_the_same_first_steps() {
         let words = memory.iter().flat_map(|line| line.iter());
         words.map(|word| word.load(Ordering::Relaxed)).collect()
     };
-    assert_eq!(words(&kernel.first_steps)[..BUCKETS], words(&oracle.first_steps)[..BUCKETS]);
+    let [ours, theirs] = [words(&oracle.first_steps), words(&kernel.first_steps)];
+    assert_eq!(theirs[..BUCKETS], ours[..BUCKETS]);
+    // The times are those of different clocks.
+    for index in BUCKETS..BUCKETS + EXPECTED {
+        assert_eq!(theirs[index] != 0, ours[index] != 0);
+    }
     assert!(kernel.first_steps.held() > 100);
 }
