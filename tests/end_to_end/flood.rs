@@ -189,7 +189,7 @@ fn flood_of_first_steps(gate: &mut Gate, flood: &FirstSteps, most: u64) {
 }
 
 /// True where a process with our rights may load a filter: in the first user namespace.
-fn may_load_filter() -> bool {
+pub(crate) fn may_load_filter() -> bool {
     let users = fs::read_to_string("/proc/self/uid_map").expect("/proc");
     let is_first = users.split_whitespace().eq(["0", "0", "4294967295"]);
     is_first && CapState::get_current().expect("/proc").effective.has(Cap::BPF)

@@ -3,14 +3,16 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::flood::may_load_filter;
 use crate::harness::gate::{Gate, ok, stderr};
 use crate::harness::process::{self, children, command_line_contains, has_ended, signal, zombies};
+use crate::harness::raw::{Forger, stranger};
 use crate::harness::{LONG, Net, Running, Space, until};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -121,6 +123,41 @@ fn runner(daemon: &Running) -> u32 {
 
 const DOOR: &str = "[door]\nsequence = 7001,7002:udp\ntcpflags = syn\ncommand = echo open >> @/did\n\
     cmd_timeout = 2\nstop_command = echo close >> @/did\n";
+
+/// The doors of Debian's knockd.conf, whose first steps are each other's last ones.
+const DEBIAN: &str = "[openSSH]\nsequence = 7000,8000,9000\nseq_timeout = 60\n\
+    command = echo open >> @/did\ntcpflags = syn\n\
+    [closeSSH]\nsequence = 9000,8000,7000\nseq_timeout = 60\n\
+    command = echo close >> @/did\ntcpflags = syn\n";
+
+#[test]
+fn a_flood_of_first_steps_hinders_no_knock_where_doors_are_each_others_reverse() {
+    let machine = Machine::new(DEBIAN);
+    let daemon = machine.start();
+    let forger = Forger::new(&machine.net.client.space);
+    let flood = |count| {
+        for number in 0..count {
+            let port = if number % 2 == 0 { 7000 } else { 9000 };
+            forger.syn(stranger(number), SocketAddrV4::new([10, 90, 0, 1].into(), port));
+        }
+    };
+    let did = || fs::read_to_string(machine.path("did")).unwrap_or_default();
+    flood(3000);
+    machine.knock("7000 8000 9000");
+    until("the door opens behind the flood", || did() == "open\n");
+    // More than the queue of the capture socket has room for, while nothing reads it.
+    let listeners: Vec<_> = children(daemon.0.id())
+        .into_iter()
+        .filter(|pid| command_line_contains(*pid, "--listener"))
+        .collect();
+    let [listener] = listeners[..] else { panic!("{listeners:?}") };
+    signal(listener, Signal::SIGSTOP);
+    flood(if may_load_filter() { 40_000 } else { 0 });
+    machine.knock("7000 8000 9000");
+    machine.knock("9000 8000 7000");
+    signal(listener, Signal::SIGCONT);
+    until("it opens and closes", || did() == "open\nopen\nclose\n");
+}
 
 #[test]
 fn a_stop_command_survives_the_death_of_every_process_and_runs_once() {
