@@ -246,7 +246,7 @@ impl Machine {
         if attempts.is_empty() {
             for door in listening {
                 if !self.is_own(*door) {
-                    attempts.extend(self.begin_held(*door, hit, held, true, emit));
+                    attempts.extend(self.begin_held(*door, hit, held, emit));
                 }
             }
             // Also beside those: where a forger has made the first step of one door count for
@@ -271,8 +271,7 @@ impl Machine {
         for door in listening {
             if self.is_own(*door) {
                 let mut attempts = under_way.remove(door).unwrap_or_default();
-                let is_first = attempts.is_empty();
-                attempts.extend(self.begin_held(*door, hit, held, is_first, emit));
+                attempts.extend(self.begin_held(*door, hit, held, emit));
                 self.own_door(hit.source, *door, hit.step, &attempts, emit);
             }
         }

@@ -42,7 +42,6 @@ impl Machine {
         for door in listening {
             let spec = self.doors.get(usize::from(*door));
             if let Some(first) = spec.and_then(|spec| spec.sequence.first())
-                && *first != hit.step
                 && !held.contains_key(first)
                 && flood.first_steps().includes(*first)
                 && let Some(age) = flood.take(hit.source, hit.destination, *first)
@@ -53,10 +52,9 @@ impl Machine {
         held
     }
 
-    /// Begins an attempt with a held first step, if this hit is the second step. `tells`: the log
-    /// does not have the first step yet.
+    /// Begins an attempt with a held first step, if this hit is the second step.
     pub(super) fn begin_held(
-        &mut self, door: u16, hit: &KnockPacket, held: &HeldTimes, tells: bool,
+        &mut self, door: u16, hit: &KnockPacket, held: &HeldTimes,
         emit: &mut impl FnMut(SequenceEvent),
     ) -> Option<u64> {
         let spec = self.doors.get(usize::from(door))?;
@@ -73,9 +71,7 @@ impl Machine {
         }
         let id = self.attempts.begin(hit.source, door, deadline);
         let Attempt { stage, .. } = self.attempts.advance(hit.source, id)?;
-        if tells {
-            emit(SequenceEvent::Stage { door, source: hit.source, stage });
-        }
+        emit(SequenceEvent::Stage { door, source: hit.source, stage });
         Some(id)
     }
 }

@@ -101,24 +101,32 @@ impl Oracle {
         Self::with(steps, doors, HeldSteps { first, ..HeldSteps::default() })
     }
 
-    /// A door, and another one that is its reverse. The filter holds the first step of each.
+    /// A door, another one that is its reverse, and one that ends with its first step. The filter
+    /// holds the first steps of the first two.
     pub fn both_ways(steps: [Step; 3], flags: TcpFlags) -> Self {
         let [a, b, c] = steps;
-        let doors = vec![door(&[a, b, c], flags), door(&[c, b, a], flags)];
-        let first = [a, c].map(|step| FirstStep { step, flags, after: 1 }).into();
-        let held = HeldSteps { first, before: vec![b], seconds: SECONDS };
-        Self::with(steps.map(|step| (step, flags)).into(), doors, held)
+        let short = LATER[0];
+        let doors = [&[a, b, c][..], &[c, b, a], &[short, a]].map(|steps| door(steps, flags));
+        let first = |step, after| FirstStep { step, flags, after };
+        let first = vec![first(a, 0b11), first(c, 0b10)];
+        let held = HeldSteps { first, before: vec![short, b], seconds: SECONDS };
+        let steps = [a, b, c, short].map(|step| (step, flags));
+        Self::with(steps.into(), doors.into(), held)
     }
 
-    /// A door, and another one that begins with the second step of the first.
+    /// A door, and another one that begins with the second step of the first and ends, with any
+    /// flags, with its first one.
     #[cfg(test)]
     pub fn chain(steps: [Step; 3], flags: TcpFlags) -> Self {
         let [a, b, c] = steps;
-        let doors = vec![door(&[a, b, c], flags), door(&[b, c, LATER[0]], flags)];
-        let first = |step, after| FirstStep { step, flags, after };
-        let first = vec![first(a, 0), first(b, 1)];
-        let held = HeldSteps { first, before: vec![a], seconds: SECONDS };
-        Self::with(steps.map(|step| (step, flags)).into(), doors, held)
+        let doors = vec![door(&[a, b, c], flags), door(&[b, c, a], TcpFlags::default())];
+        let first = vec![
+            FirstStep { step: a, flags, after: 0b10 },
+            FirstStep { step: b, flags: TcpFlags::default(), after: 0b01 },
+        ];
+        let held = HeldSteps { first, before: vec![a, c], seconds: SECONDS };
+        let steps = steps.map(|step| (step, TcpFlags::default()));
+        Self::with(steps.into(), doors, held)
     }
 
     fn with(steps: Vec<(Step, TcpFlags)>, doors: Vec<DoorSpec>, held: HeldSteps) -> Self {

@@ -73,6 +73,10 @@ fn a_knock_whose_first_step_was_held_opens_with_the_same_lines() {
         let log = run_held(doors(), "a:1 a:2 a:3");
         assert_eq!(log, ["a0.1", "a0.2", "a0.3", "a0 open"], "{kind}");
         assert_eq!(Bench::new(doors()).run("a:1 a:2 a:3"), log, "{kind}");
+        if kind == "own" {
+            let twice = "a:1 a:2 a:1 a:2 a:3";
+            assert_eq!(Bench::new(doors()).run(twice), run_held(doors(), twice));
+        }
         check_held(kind, doors(), "A:1 b:1 a:1 A:2 a:2 A:3 a:3", &["A0 open", "a0 open"]);
         let udp = vec![door("1/udp,60/icmp,3")];
         check_held(kind, udp, "a:1/udp a:60/icmp a:3", &["a0 open"]);
