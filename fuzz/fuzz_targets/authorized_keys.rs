@@ -22,7 +22,7 @@ fuzz_target!(|input: &str| {
     for usable in sorted.usable.iter().take(4) {
         let client = Client {
             id: ClientId([7; 16]),
-            name: name_of(usable),
+            name: name_of(usable).as_str().into(),
             key: usable.key.clone(),
             services: ServiceName::new("ssh").into_iter().collect(),
             expires: usable.expires,

@@ -34,7 +34,7 @@ fn unhex(value: &Value) -> Vec<u8> {
 fn profile() -> Profile {
     let client = test_vectors::client();
     Profile {
-        name: client.name,
+        name: client.name.to_string(),
         client: client.id,
         key: client.key,
         addresses: vec!["198.51.100.1".to_owned()],

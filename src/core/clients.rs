@@ -34,7 +34,7 @@ pub struct ClientTable {
 }
 
 /// Some clients, in the order of their ids.
-type Part = Arc<[(ClientId, Arc<Enrolled>)]>;
+type Part = Arc<[Arc<Enrolled>]>;
 /// The most clients of a part on average.
 const PART: usize = 128;
 
@@ -60,6 +60,10 @@ impl Enrolled {
         checked
     }
 
+    fn id(&self) -> ClientId {
+        self.client.id
+    }
+
     fn is_sound(&self) -> bool {
         *self.sound.get_or_init(|| check_enrolment_key(&self.client.key.ed25519).is_ok())
     }
@@ -77,25 +81,25 @@ impl ClientTable {
             row.client.invited_until.is_none() && !row.client.limits().disabled
         };
         let len = clients.iter().filter(is_client).count();
-        let mut parts = vec![Vec::new(); count];
+        let mut parts: Vec<Vec<Arc<Enrolled>>> = vec![Vec::new(); count];
         let mut lists: Vec<Arc<[ServiceName]>> = Vec::new();
         let mut expiries = Vec::new();
         for enrolled in clients {
-            let Client { id, expires, services, .. } = &enrolled.client;
+            let Client { expires, services, .. } = &enrolled.client;
             expiries.extend(*expires);
             if lists.last().is_none_or(|last| !Arc::ptr_eq(last, services)) {
                 lists.push(Arc::clone(services));
             }
-            parts[part_of(*id, count)].push((*id, enrolled));
+            parts[part_of(enrolled.id(), count)].push(enrolled);
         }
         expiries.sort_unstable();
         let mut shared: Vec<Part> = Vec::with_capacity(count);
         for mut part in parts {
-            part.sort_unstable_by_key(|(id, _)| *id);
-            if let Some(pair) = part.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-                return Err(pair[0].0);
+            part.sort_unstable_by_key(|enrolled| enrolled.id());
+            if let Some(pair) = part.windows(2).find(|pair| pair[0].id() == pair[1].id()) {
+                return Err(pair[0].id());
             }
-            part.retain(|(_, enrolled)| !enrolled.client.limits().disabled);
+            part.retain(|enrolled| !enrolled.client.limits().disabled);
             let old = before.parts.get(shared.len()).filter(|_| before.parts.len() == count);
             shared.push(match old {
                 Some(old) if is_same(old, &part) => Arc::clone(old),
@@ -131,8 +135,8 @@ impl ClientTable {
     pub fn after(&self, id: Option<ClientId>) -> impl Iterator<Item = &Client> {
         let first = id.map_or(0, |id| part_of(id, self.parts.len()));
         let rows = self.parts.iter().skip(first).flat_map(|part| part.iter());
-        let rows = rows.skip_while(move |(other, _)| id.is_some_and(|id| *other <= id));
-        rows.map(|(_, enrolled)| &enrolled.client)
+        let rows = rows.skip_while(move |other| id.is_some_and(|id| other.id() <= id));
+        rows.map(|enrolled| &enrolled.client)
     }
 
     /// The services that the clients name.
@@ -176,7 +180,7 @@ impl ClientTable {
     pub fn joined(
         &self, before: &ClientTable, rows: impl IntoIterator<Item = Arc<Enrolled>>,
     ) -> Result<ClientTable, ClientId> {
-        let own = self.rows(|_| true).map(|(_, enrolled)| Arc::clone(enrolled));
+        let own = self.rows(|_| true).cloned();
         ClientTable::new(before, own.chain(rows))
     }
 
@@ -185,17 +189,15 @@ impl ClientTable {
     pub fn replaced(
         &self, gone: &[ClientId], rows: impl IntoIterator<Item = Arc<Enrolled>>,
     ) -> Result<ClientTable, ClientId> {
-        let kept = self.rows(|_| true).filter(|(id, _)| !gone.contains(id));
-        let kept = kept.map(|(_, enrolled)| Arc::clone(enrolled));
-        ClientTable::new(self, kept.chain(rows))
+        let kept = self.rows(|_| true).filter(|enrolled| !gone.contains(&enrolled.id()));
+        ClientTable::new(self, kept.cloned().chain(rows))
     }
 
     /// The table with only these clients.
     pub fn retain(&self, keep: impl Fn(ClientId) -> bool) -> ClientTable {
-        let kept = self.rows(|_| true).filter(|(id, _)| keep(*id));
-        let kept = kept.map(|(_, enrolled)| Arc::clone(enrolled));
+        let kept = self.rows(|_| true).filter(|enrolled| keep(enrolled.id()));
         // No two of this table have the same id.
-        ClientTable::new(self, kept).unwrap_or_default()
+        ClientTable::new(self, kept.cloned()).unwrap_or_default()
     }
 
     /// The table without these clients. Only the parts in which they stand are made again; the
@@ -205,8 +207,8 @@ impl ClientTable {
         for id in ids.iter().filter(|id| self.get(**id).is_some()) {
             let place = part_of(*id, left.parts.len());
             let Some(part) = Arc::make_mut(&mut left.parts).get_mut(place) else { continue };
-            let is_gone = |row: &&(ClientId, Arc<Enrolled>)| row.0 == *id;
-            if part.iter().any(|row| is_gone(&row) && row.1.client.invited_until.is_none()) {
+            let is_gone = |row: &&Arc<Enrolled>| row.id() == *id;
+            if part.iter().any(|row| is_gone(&row) && row.client.invited_until.is_none()) {
                 left.len -= 1;
             }
             *part = part.iter().filter(|row| !is_gone(row)).cloned().collect();
@@ -221,32 +223,31 @@ impl ClientTable {
         let differs =
             |place: usize| !comparable || !Arc::ptr_eq(&self.parts[place], &newer.parts[place]);
         let mut old = self.rows(differs).peekable();
-        for (id, enrolled) in newer.rows(differs) {
-            while let Some((gone, _)) = old.next_if(|(other, _)| other < id) {
-                changes.gone.push(*gone);
+        for enrolled in newer.rows(differs) {
+            let id = enrolled.id();
+            while let Some(gone) = old.next_if(|other| other.id() < id) {
+                changes.gone.push(gone.id());
             }
-            let before = old.next_if(|(other, _)| other == id);
-            let is_same = before.is_some_and(|(_, before)| {
+            let before = old.next_if(|other| other.id() == id);
+            let is_same = before.is_some_and(|before| {
                 Arc::ptr_eq(before, enrolled) || before.client == enrolled.client
             });
             if !is_same {
                 changes.new.push(&enrolled.client);
             }
         }
-        changes.gone.extend(old.map(|(gone, _)| *gone));
+        changes.gone.extend(old.map(|gone| gone.id()));
         changes
     }
 
     fn enrolled(&self, id: ClientId) -> Option<&Arc<Enrolled>> {
         let part = self.parts.get(part_of(id, self.parts.len()))?;
-        let place = part.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        part.get(place).map(|(_, enrolled)| enrolled)
+        let place = part.binary_search_by_key(&id, |enrolled| enrolled.id()).ok()?;
+        part.get(place)
     }
 
     /// The rows of the chosen parts.
-    fn rows(
-        &self, choose: impl Fn(usize) -> bool,
-    ) -> impl Iterator<Item = &(ClientId, Arc<Enrolled>)> {
+    fn rows(&self, choose: impl Fn(usize) -> bool) -> impl Iterator<Item = &Arc<Enrolled>> {
         let chosen = self.parts.iter().enumerate().filter(move |(place, _)| choose(*place));
         chosen.flat_map(|(_, part)| part.iter())
     }
@@ -259,8 +260,8 @@ fn part_of(id: ClientId, parts: usize) -> usize {
     ((first * parts as u64) >> 32) as usize
 }
 
-fn is_same(old: &Part, new: &[(ClientId, Arc<Enrolled>)]) -> bool {
-    old.len() == new.len() && old.iter().zip(new).all(|((_, old), (_, new))| Arc::ptr_eq(old, new))
+fn is_same(old: &Part, new: &[Arc<Enrolled>]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new))
 }
 
 impl From<Vec<Client>> for ClientTable {
@@ -277,7 +278,7 @@ mod tests {
     use crate::core::test_vectors;
 
     fn client(id: u8, name: &str) -> Client {
-        Client { id: ClientId([id; 16]), name: name.to_owned(), ..test_vectors::client() }
+        Client { id: ClientId([id; 16]), name: name.into(), ..test_vectors::client() }
     }
 
     fn table(names: &[(u8, &str)]) -> ClientTable {
@@ -384,6 +385,6 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(table.with_sound_key(ClientId([2; 16])).unwrap().name, "good");
         }
-        assert_eq!(table.parts[0][1].1.sound.get(), Some(&true));
+        assert_eq!(table.parts[0][1].sound.get(), Some(&true));
     }
 }

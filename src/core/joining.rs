@@ -168,7 +168,7 @@ impl Invited {
         if let Standing::Joined(id, key) = &self.standing {
             clients.push(Client {
                 id: *id,
-                name: name.clone(),
+                name: name.as_str().into(),
                 key: key.clone(),
                 services: Arc::clone(services),
                 expires: *expires,
@@ -179,7 +179,7 @@ impl Invited {
         if let Some(invitation) = &self.invitation {
             clients.push(Client {
                 id: invitation.id,
-                name: name.clone(),
+                name: name.as_str().into(),
                 key: PublicKey::plain([0; 32]),
                 services: [].into(),
                 expires: None,

@@ -5,6 +5,7 @@ pub mod address;
 pub mod attempt;
 pub mod authentic;
 pub mod bytes;
+pub mod client_name;
 pub mod clients;
 pub mod columns;
 pub mod diagnostic;

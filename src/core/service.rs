@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::client_name::ClientName;
 use super::limits::{Limits, NO_LIMITS};
 use super::prefix::{Prefix, Span, Spans};
 use super::public_key::PublicKey;
@@ -213,7 +214,7 @@ pub struct Service {
 pub struct Client {
     /// Its id; its symmetric keys derive from it.
     pub id: ClientId,
-    pub name: String,
+    pub name: ClientName,
     /// Its public key. See `clients` for its check.
     pub key: PublicKey,
     /// Shared by the clients with the same services.

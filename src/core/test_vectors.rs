@@ -77,7 +77,7 @@ pub fn client() -> Client {
     let key = PublicKey::plain(authentic::public_key(&seed()));
     Client {
         id: CLIENT,
-        name: "test-client".to_owned(),
+        name: "test-client".into(),
         key,
         services: ServiceName::new("ssh").into_iter().collect(),
         expires: None,

@@ -105,7 +105,7 @@ pub fn add(label: &str, text: &str, client: &Client) -> Result<String, Fault> {
         let name = last_word(other);
         // A search through each line would take longer than all the rest.
         let before_name = other[..other.len() - name.len()].trim_end();
-        let (same, remedy) = if name == client.name {
+        let (same, remedy) = if name == &*client.name {
             ("name", "choose another name, or revoke the old client first")
         } else if before_name.ends_with(blob) || id_of(other) == Some(&id) {
             (
@@ -402,7 +402,7 @@ fn check_unique(file: SourceText<'_>, rows: &[Row<'_>], same_id: bool) -> Result
         if row.is_new {
             let others = [
                 ("key", keys.insert(&client.key.ed25519, place)),
-                ("name", names.insert(&client.name, place)),
+                ("name", names.insert(client.name.as_str(), place)),
             ];
             for (what, other) in others {
                 doubled.extend(other.map(|other| (place, other, what)));
@@ -412,7 +412,7 @@ fn check_unique(file: SourceText<'_>, rows: &[Row<'_>], same_id: bool) -> Result
     for (place, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_new && new > 0) {
         let client = &row.enrolled.client;
         for (what, other) in
-            [("key", keys.get(&client.key.ed25519)), ("name", names.get(&client.name))]
+            [("key", keys.get(&client.key.ed25519)), ("name", names.get(client.name.as_str()))]
         {
             doubled.extend(other.map(|other| (place.max(*other), place.min(*other), what)));
         }

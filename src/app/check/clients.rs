@@ -130,7 +130,12 @@ mod tests {
         let client = |number: u8, days: i64| {
             let expires = NOW.checked_add_signed(days * 86_400 + 3600);
             let id = ClientId([number; 16]);
-            Client { id, name: format!("c{number}"), expires, ..test_vectors::client() }
+            Client {
+                id,
+                name: format!("c{number}").as_str().into(),
+                expires,
+                ..test_vectors::client()
+            }
         };
         let clients = vec![client(1, 3), client(2, 8), client(3, -2), client(4, 6)];
         let text = "# c1\nid=1 c1\nid=2 c2\nid=3 c3\n";

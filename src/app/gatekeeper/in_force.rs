@@ -150,7 +150,7 @@ impl InForce {
     /// The client's name, or its id if it is unknown.
     pub(super) fn client_name(&self, id: ClientId) -> String {
         match self.clients.get(id) {
-            Some(client) => client.name.clone(),
+            Some(client) => client.name.to_string(),
             None => id.to_string(),
         }
     }

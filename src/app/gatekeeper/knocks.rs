@@ -394,7 +394,7 @@ impl Gatekeeper {
             "{name}: its knocks open nothing: its enrolment ended at {ended}. To renew it, change \
              `expires` in its line of the clients file, then `toctocd reload`"
         );
-        self.out.tell_of_client("expired", id, ignored(text, name.clone(), "expired"));
+        self.out.tell_of_client("expired", id, ignored(text, name.to_string(), "expired"));
     }
 
     /// Logs that the listener handed over a knock that its client did not make.

@@ -222,7 +222,7 @@ impl Gatekeeper {
         let mut ahead = Vec::new();
         for (id, until) in self.replay.ahead(now) {
             if let Some(client) = self.in_force.clients().get(id) {
-                ahead.push((client.name.clone(), date_time(until)));
+                ahead.push((client.name.to_string(), date_time(until)));
             }
         }
         ahead.sort();

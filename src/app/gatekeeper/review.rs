@@ -188,7 +188,7 @@ impl Gatekeeper {
         if let (Holder::Client(id), Some(before)) = (holder, &self.review.before)
             && let Some(client) = before.get(id)
         {
-            return client.name.clone();
+            return client.name.to_string();
         }
         self.in_force.holder(holder)
     }

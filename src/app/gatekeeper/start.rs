@@ -161,6 +161,8 @@ fn start(path: &Path, options: &StartOptions) -> Result<Server, Fault> {
     let umask = process::keep_secrets()?;
     sys::give_back_memory();
     let prepared = Arc::new(prepare::prepare(path, None)?);
+    // What the clients file took.
+    sys::give_back_memory();
     let settings = &prepared.config.settings;
     let is_asked = terminal::is_interactive() && is_first_guard(settings)?;
     let adopts = is_asked && guard::offer_adoption();

@@ -55,7 +55,7 @@ pub fn add(config: &Path, args: &ClientAdd) -> Result<CommandOutput, Fault> {
     let key = public_key(key)?;
     let client = Client {
         id: ClientId(entropy::bytes()?),
-        name: name.clone(),
+        name: name.as_str().into(),
         key,
         services: args.services.as_slice().into(),
         expires: args.limits.expires,
@@ -112,7 +112,7 @@ fn profile(
         None => None,
     };
     let profile = Profile {
-        name: client.name.clone(),
+        name: client.name.to_string(),
         client: client.id,
         key: client.key.clone(),
         addresses: settings.gateway.addresses.clone(),

@@ -63,7 +63,7 @@ pub(super) fn listed(settings: &Settings) -> Result<Vec<ListedClient>, Fault> {
 impl ListedClient {
     fn client(client: &Client) -> Self {
         Self {
-            name: client.name.clone(),
+            name: client.name.to_string(),
             services: client.services.to_vec(),
             key: Some(show_fingerprint(&client.fingerprint())),
             id: Some(client.id),

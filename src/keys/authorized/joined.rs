@@ -283,7 +283,7 @@ mod tests {
         assert!(both.changes(&again).new.is_empty() && both.changes(&again).gone.is_empty());
         let (key, _) = PublicKey::from_line(LINE).unwrap();
         for other in [
-            crate::core::service::Client { name: "alice-1".to_owned(), ..client.clone() },
+            crate::core::service::Client { name: "alice-1".into(), ..client.clone() },
             crate::core::service::Client { key, ..client.clone() },
             crate::core::service::Client { id: ClientId([1; 16]), ..client },
         ] {

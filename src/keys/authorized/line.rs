@@ -68,7 +68,7 @@ pub(super) fn parse(
     };
     let client = Client {
         id,
-        name: name.to_owned(),
+        name: name.into(),
         key,
         services,
         expires: options.expires,

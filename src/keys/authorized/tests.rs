@@ -312,7 +312,7 @@ fn a_long_file_is_read_in_two_halves_as_if_in_one() {
     let text = lines.join("\n");
     assert!(text.len() > LONG);
     let clients = parse("c", &text).unwrap();
-    assert!(clients.iter().zip(0..).all(|(client, n)| client.name == format!("n{n}")));
+    assert!(clients.iter().zip(0..).all(|(client, n)| *client.name == format!("n{n}")));
     assert_eq!(clients.len(), 10_000);
     let before = read("c", &text, &<_>::default()).unwrap();
     assert!(read("c", &text, &before).unwrap().is_same(&before));
@@ -347,7 +347,7 @@ fn client() -> impl Strategy<Value = Client> {
             let [id, ..] = seed.as_chunks::<16>().0 else { panic!("32 bytes are two ids") };
             Client {
                 id: ClientId(*id),
-                name,
+                name: name.as_str().into(),
                 key: PublicKey { ed25519, fido },
                 services: services.iter().map(|s| ServiceName::new(s).unwrap()).collect(),
                 expires: expires.then_some(1_800_000_000),

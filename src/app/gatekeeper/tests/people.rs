@@ -61,7 +61,7 @@ impl Person {
         let key = public_key(&self.seed());
         Client {
             id: self.id(),
-            name: self.name().to_owned(),
+            name: self.name().into(),
             key: PublicKey::plain(key),
             services: ["ssh", "web", "rdp", "vpn"]
                 .iter()

@@ -235,7 +235,7 @@ impl Files {
             id[14..].copy_from_slice(&number.to_be_bytes());
             clients.push(Client {
                 id: ClientId(id),
-                name: format!("one-of-many-{number}"),
+                name: format!("one-of-many-{number}").as_str().into(),
                 ..Person::Carl.client()
             });
         }

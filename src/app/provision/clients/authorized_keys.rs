@@ -41,10 +41,11 @@ pub(super) fn add_all(
     let path = &settings.gateway.clients_file;
     let text = load::clients_text(path)?;
     let enrolled = authorized::parse(&path.display().to_string(), &text, &any_zone)?;
-    let mut names: BTreeSet<String> = enrolled.iter().map(|client| client.name.clone()).collect();
+    let mut names: BTreeSet<String> =
+        enrolled.iter().map(|client| client.name.to_string()).collect();
     let mut owners: BTreeMap<[u8; 32], String> = BTreeMap::new();
     for client in enrolled {
-        owners.insert(client.key.ed25519, client.name);
+        owners.insert(client.key.ed25519, client.name.to_string());
     }
     let mut new = Vec::new();
     for usable in sorted.usable {
@@ -57,7 +58,7 @@ pub(super) fn add_all(
         owners.insert(usable.key.ed25519, name.clone());
         let client = Client {
             id: ClientId(entropy::bytes()?),
-            name,
+            name: name.as_str().into(),
             key: usable.key,
             services: args.services.as_slice().into(),
             expires: [args.limits.expires, usable.expires].into_iter().flatten().min(),
