@@ -141,9 +141,11 @@ impl Engine {
             && let Some(owner) = sealed.tags.find(tag)
             && let Some(removed) = sealed.clients.remove(owner.row)
         {
-            sealed.tags.remove(owner.row, &removed.keys.tags());
+            let tags = removed.keys.tags();
+            sealed.tags.remove(owner.row, &tags);
             if let Some(shared) = &sealed.shared {
-                removed.keys.filter_keys(&[None; SLOTS]).iter().for_each(|key| shared.remove(key));
+                let keys = removed.keys.filter_keys(&tags, &[None; SLOTS]);
+                keys.iter().for_each(|key| shared.remove(key));
             }
             self.counters.add(Reject::UnknownTag, saturated_u64(removed.queued));
         }
@@ -316,13 +318,14 @@ impl SealedKnocks {
 
     fn enrol(&mut self, client: KnownClient) {
         let tags = client.keys.tags();
-        let owner = self.tags.find(&client.keys.clockless_tag());
+        let [.., clockless] = tags;
+        let owner = clockless.and_then(|tag| self.tags.find(&tag));
         let old_tags = owner.and_then(|owner| Some(self.clients.get(owner.row)?.keys.tags()));
         let old_tags = old_tags.unwrap_or([None; SLOTS]);
         // The new ones before the old ones go, and those of both stay where they are: the kernel
         // must miss none for a moment.
         if let Some(shared) = &self.shared {
-            client.keys.filter_keys(&old_tags).iter().for_each(|key| shared.insert(key));
+            client.keys.filter_keys(&tags, &old_tags).iter().for_each(|key| shared.insert(key));
         }
         let Some(TagOwner { row, .. }) = owner else {
             let row = self.clients.insert(client);
@@ -332,7 +335,7 @@ impl SealedKnocks {
         self.tags.remove(row, &old_tags);
         self.tags.insert(row, &tags);
         if let (Some(shared), Some(old)) = (&self.shared, old) {
-            old.filter_keys(&tags).iter().for_each(|key| shared.remove(key));
+            old.filter_keys(&old_tags, &tags).iter().for_each(|key| shared.remove(key));
         }
     }
 

@@ -258,7 +258,7 @@ fn look_up_in(asm: &mut Assembler, filter: &TagFilter<'_>, half: Half, pass: Lab
     if half == Half::Upper {
         asm.op64_with(Operation::ShiftRight, by, 32);
     }
-    asm.op32_with(Operation::And, by, saturated_u32(filter.tags.len() - 1));
+    asm.op32_with(Operation::Modulo, by, saturated_u32(filter.tags.len()));
     find_line(asm, filter.map, pass);
     asm.copy(bits, FOLD);
     asm.op64_with(Operation::ShiftRight, bits, 32);

@@ -4,7 +4,7 @@
 //! Nothing is kept per source. Every packet here was made with a client's MAC key, so only that
 //! client can reach its limits. An attacker on the path can repeat its packets, or drop them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
 use crate::core::bytes::saturated_u32;
@@ -87,12 +87,6 @@ pub(super) struct RemovedClient {
     pub(super) queued: usize,
 }
 
-struct ClientRow {
-    known: KnownClient,
-    /// `None` until its first packet.
-    traffic: Option<Box<Traffic>>,
-}
-
 #[derive(Default)]
 struct Traffic {
     bucket: Bucket,
@@ -106,8 +100,10 @@ struct Traffic {
 /// All clients, by row.
 pub(super) struct Clients {
     /// `None`: the row is free.
-    rows: Vec<Option<ClientRow>>,
+    rows: Vec<Option<KnownClient>>,
     free: Vec<u32>,
+    /// Of the rows whose client has sent a packet: of many clients few do.
+    traffic: BTreeMap<u32, Box<Traffic>>,
     rate: Rate,
     /// Rows with a waiting packet, each once.
     turns: VecDeque<u32>,
@@ -118,8 +114,14 @@ impl Clients {
     /// Room for `count` clients. `rate` applies to each; its burst is at least 1.
     pub(super) fn new(count: usize, rate: Rate) -> Self {
         let rate = Rate { burst: rate.burst.max(1), ..rate };
-        let rows = Vec::with_capacity(count);
-        Self { rows, free: Vec::new(), rate, turns: VecDeque::new(), waiting: 0 }
+        Self {
+            rows: Vec::with_capacity(count),
+            free: Vec::new(),
+            traffic: BTreeMap::new(),
+            rate,
+            turns: VecDeque::new(),
+            waiting: 0,
+        }
     }
 
     pub(super) fn reserve(&mut self, count: usize) {
@@ -128,14 +130,13 @@ impl Clients {
 
     /// Adds a client and returns its row.
     pub(super) fn insert(&mut self, known: KnownClient) -> u32 {
-        let row = ClientRow { known, traffic: None };
         if let Some(number) = self.free.pop()
             && let Some(slot) = self.slot(number)
         {
-            *slot = Some(row);
+            *slot = Some(known);
             return number;
         }
-        self.rows.push(Some(row));
+        self.rows.push(Some(known));
         saturated_u32(self.rows.len() - 1)
     }
 
@@ -143,33 +144,32 @@ impl Clients {
     /// packets stay remembered.
     pub(super) fn replace(&mut self, row: u32, known: KnownClient) -> Option<WireRow> {
         let client = self.slot(row)?.as_mut()?;
-        Some(mem::replace(&mut client.known, known).keys)
+        Some(mem::replace(client, known).keys)
     }
 
     /// Removes the client in this row, with its packets.
     pub(super) fn remove(&mut self, row: u32) -> Option<RemovedClient> {
-        let client = self.slot(row)?.take()?;
+        let KnownClient { keys, .. } = self.slot(row)?.take()?;
         self.free.push(row);
-        let queued = client.traffic.map_or(0, |traffic| traffic.queue.len());
+        let queued = self.traffic.remove(&row).map_or(0, |traffic| traffic.queue.len());
         if queued > 0 {
             self.waiting = self.waiting.saturating_sub(queued);
             self.turns.retain(|other| *other != row);
         }
-        Some(RemovedClient { keys: client.known.keys, queued })
+        Some(RemovedClient { keys, queued })
     }
 
     pub(super) fn get(&self, row: u32) -> Option<&KnownClient> {
-        let client = self.rows.get(usize::try_from(row).ok()?)?.as_ref()?;
-        Some(&client.known)
+        self.rows.get(usize::try_from(row).ok()?)?.as_ref()
     }
 
-    fn slot(&mut self, row: u32) -> Option<&mut Option<ClientRow>> {
+    fn slot(&mut self, row: u32) -> Option<&mut Option<KnownClient>> {
         self.rows.get_mut(usize::try_from(row).ok()?)
     }
 
     fn traffic(&mut self, row: u32) -> Option<&mut Traffic> {
-        let client = self.slot(row)?.as_mut()?;
-        Some(client.traffic.get_or_insert_with(Box::default))
+        self.get(row)?;
+        Some(self.traffic.entry(row).or_default())
     }
 
     /// Queues a packet, unless it was seen before or its client sends too fast.
@@ -220,13 +220,7 @@ impl Clients {
     }
 
     pub(super) fn most_seen(&self) -> usize {
-        let mut most = 0;
-        for client in self.rows.iter().flatten() {
-            if let Some(traffic) = &client.traffic {
-                most = most.max(traffic.seen.len());
-            }
-        }
-        most
+        self.traffic.values().map(|traffic| traffic.seen.len()).max().unwrap_or(0)
     }
 
     /// The packet's used-knock mark was set.

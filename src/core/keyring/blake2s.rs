@@ -64,23 +64,35 @@ fn compress(hash: &mut [u32; 8], block: &[u32; 16], taken: u32, is_last: bool) {
         state[14] = !state[14];
     }
     for order in SIGMA {
-        for (step, places) in STEPS.iter().enumerate() {
-            let words = [order[2 * step], order[2 * step + 1]].map(|at| block[usize::from(at)]);
-            mix(&mut state, places.map(usize::from), words);
-        }
+        let word = |at: usize| block[usize::from(order[at] & 15)];
+        let [a, b, c, d, e, f, g, h] = STEPS;
+        // A loop would take three times as long in code that is optimised for size, 0.4 s with
+        // 100,000 clients: the words of the state would be in memory.
+        mix(&mut state, a, [word(0), word(1)]);
+        mix(&mut state, b, [word(2), word(3)]);
+        mix(&mut state, c, [word(4), word(5)]);
+        mix(&mut state, d, [word(6), word(7)]);
+        mix(&mut state, e, [word(8), word(9)]);
+        mix(&mut state, f, [word(10), word(11)]);
+        mix(&mut state, g, [word(12), word(13)]);
+        mix(&mut state, h, [word(14), word(15)]);
     }
     for (at, word) in hash.iter_mut().enumerate() {
         *word ^= state[at] ^ state[at + 8];
     }
 }
 
-fn mix(state: &mut [u32; 16], [a, b, c, d]: [usize; 4], words: [u32; 2]) {
-    for (word, right) in words.into_iter().zip([[16, 12], [8, 7]]) {
-        state[a] = state[a].wrapping_add(state[b]).wrapping_add(word);
-        state[d] = (state[d] ^ state[a]).rotate_right(right[0]);
-        state[c] = state[c].wrapping_add(state[d]);
-        state[b] = (state[b] ^ state[c]).rotate_right(right[1]);
-    }
+#[inline(always)]
+fn mix(state: &mut [u32; 16], [a, b, c, d]: [u8; 4], [first, second]: [u32; 2]) {
+    let [a, b, c, d] = [a as usize, b as usize, c as usize, d as usize];
+    state[a] = state[a].wrapping_add(state[b]).wrapping_add(first);
+    state[d] = (state[d] ^ state[a]).rotate_right(16);
+    state[c] = state[c].wrapping_add(state[d]);
+    state[b] = (state[b] ^ state[c]).rotate_right(12);
+    state[a] = state[a].wrapping_add(state[b]).wrapping_add(second);
+    state[d] = (state[d] ^ state[a]).rotate_right(8);
+    state[c] = state[c].wrapping_add(state[d]);
+    state[b] = (state[b] ^ state[c]).rotate_right(7);
 }
 
 #[cfg(test)]

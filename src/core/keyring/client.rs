@@ -4,6 +4,7 @@
 //! gives each day a wire secret, which the listener gets too, and a gate key, which it never gets.
 
 use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{FilterKey, Secret, derive, keyed16};
 use crate::core::types::GatewayId;
@@ -68,9 +69,13 @@ pub struct GateKey(Secret<32>);
 
 /// The wire secrets of one client around `day`, as the listener gets them: see [`SLOTS`]. An
 /// invitation has no day. Of its slots only the last one is in use, and the others are zero.
-pub struct WireRow {
+pub struct WireRow(Box<RowKeys>);
+
+/// In one piece on the heap: there may be 100,000.
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct RowKeys {
     day: Option<u32>,
-    secrets: Secret<{ 32 * SLOTS }>,
+    secrets: [u8; 32 * SLOTS],
 }
 
 /// The labels of one kind of key.
@@ -156,22 +161,22 @@ impl ClientSecrets {
         // One walk along the chain for all three days.
         let from = self.since(period(day.saturating_sub(1)));
         let from = from.expect("that day is not before the first one");
-        let mut secrets = Secret(Box::new([0; 32 * SLOTS]));
-        for (place, day) in secrets.0.chunks_exact_mut(32).zip(days_around(day)) {
+        let mut row = WireRow::empty(Some(day));
+        for (place, day) in row.0.secrets.chunks_exact_mut(32).zip(days_around(day)) {
             let wire = from.wire(day).expect("no slot is before that period");
             place.copy_from_slice(wire.expose());
         }
-        WireRow { day: Some(day), secrets }
+        row
     }
 
     /// What the listener gets of an invitation with these secrets.
     pub fn invitation_row(&self) -> WireRow {
         let wire = self.wire(Day::Invited).expect("these keys belong to no day");
-        let mut secrets = Secret(Box::new([0; 32 * SLOTS]));
-        if let Some(last) = secrets.0.last_chunk_mut() {
+        let mut row = WireRow::empty(None);
+        if let Some(last) = row.0.secrets.last_chunk_mut() {
             *last = *wire.expose();
         }
-        WireRow { day: None, secrets }
+        row
     }
 
     /// The secret of this period. `None` for one before ours: nobody can go back.
@@ -242,23 +247,30 @@ pub(in crate::core) fn same_mac(one: &[u8; MAC], other: &[u8; MAC]) -> bool {
 }
 
 impl WireRow {
-    pub fn new(day: Option<u32>, secrets: Secret<{ 32 * SLOTS }>) -> Self {
-        Self { day, secrets }
+    /// The row of the day and the secrets that another one has.
+    pub fn new(day: Option<u32>, secrets: &[u8; 32 * SLOTS]) -> Self {
+        let mut row = Self::empty(day);
+        row.0.secrets.copy_from_slice(secrets);
+        row
+    }
+
+    fn empty(day: Option<u32>) -> Self {
+        Self(Box::new(RowKeys { day, secrets: [0; 32 * SLOTS] }))
     }
 
     /// The client's working day when it was made; `None` for an invitation.
     pub fn day(&self) -> Option<u32> {
-        self.day
+        self.0.day
     }
 
     pub fn secrets(&self) -> &[u8; 32 * SLOTS] {
-        self.secrets.expose()
+        &self.0.secrets
     }
 
     /// The wire secret in this slot. `None` if there is none.
     pub fn wire(&self, slot: u8) -> Option<WireSecret> {
         self.day_of(slot)?;
-        let bytes = self.secrets.0.chunks_exact(32).nth(usize::from(slot))?;
+        let bytes = self.0.secrets.chunks_exact(32).nth(usize::from(slot))?;
         let mut secret = Secret(Box::new([0; 32]));
         secret.0.copy_from_slice(bytes);
         Some(WireSecret(secret))
@@ -270,7 +282,7 @@ impl WireRow {
     }
 
     fn days(&self) -> [Option<Day>; SLOTS] {
-        match self.day {
+        match self.0.day {
             Some(day) => days_around(day).map(Some),
             None => [None, None, None, Some(Day::Invited)],
         }
@@ -280,7 +292,7 @@ impl WireRow {
     /// zeros.
     pub fn tags(&self) -> [Option<[u8; TAG]>; SLOTS] {
         let mut tags = [None; SLOTS];
-        let secrets = self.days().into_iter().zip(self.secrets.0.chunks_exact(32));
+        let secrets = self.days().into_iter().zip(self.0.secrets.chunks_exact(32));
         for (tag, (day, secret)) in tags.iter_mut().zip(secrets) {
             if day.is_some()
                 && let Ok(secret) = secret.try_into()
@@ -291,11 +303,13 @@ impl WireRow {
         tags
     }
 
-    /// Those tags that are not among `others`, with what the kernel's filter needs to check client
-    /// MACs.
-    pub fn filter_keys(&self, others: &[Option<[u8; TAG]>; SLOTS]) -> Vec<FilterKey> {
+    /// Those of its `tags` that are not among `others`, with what the kernel's filter needs to check
+    /// client MACs.
+    pub fn filter_keys(
+        &self, tags: &[Option<[u8; TAG]>; SLOTS], others: &[Option<[u8; TAG]>; SLOTS],
+    ) -> Vec<FilterKey> {
         let mut keys = Vec::new();
-        for (slot, tag) in (0..).zip(self.tags()) {
+        for (slot, tag) in (0..).zip(*tags) {
             if let Some(tag) = tag
                 && !others.contains(&Some(tag))
                 && let Some(wire) = self.wire(slot)
@@ -308,8 +322,8 @@ impl WireRow {
 
     /// The tag that stays the same from day to day.
     pub fn clockless_tag(&self) -> [u8; TAG] {
-        let [_, _, _, tag] = self.tags();
-        tag.unwrap_or_default()
+        let last = self.0.secrets.last_chunk();
+        keyed16(last.expect("more than one secret"), &[b"toctoc v1 tag\0"])
     }
 }
 

@@ -49,7 +49,7 @@ impl FilterKeys {
     /// `None` if none is found.
     pub(super) fn add(self, fold: u64, key: &FilterKey) -> Option<u32> {
         let places = (WORDS / KEY_WORDS * self.0.len()) as u64;
-        // Places are a power of two, so that odd steps lead to all of them.
+        // There are a multiple of 40 places: odd steps lead to all of them, or to each fifth or so.
         let step = fold >> 32 | 1;
         for tried in 0..TRIED {
             let place = fold.wrapping_add(tried.wrapping_mul(step)) % places;

@@ -21,16 +21,16 @@ use crate::core::types::Source;
 pub const PLACES: usize = WORDS - 1;
 /// Lines of counters, behind those of tags: processors share one only if there are more of them.
 pub const COUNTING: usize = 64;
-/// Tags per line in a table of the expected size. A tag has two lines to choose from, so that
-/// hardly any line gets full.
-const EXPECTED: usize = 4;
-/// The fewest lines, for gateways with few clients that get more.
-const FEWEST: usize = 64;
-/// Lines of keys for each line of tags.
-const KEY_LINES: usize = EXPECTED * KEY_WORDS / WORDS;
+/// Keys for each line of tags. Where there are as many tags as keys, each line has so many of them
+/// on average. A tag has two lines to choose from, so that even then hardly any line gets full.
+const KEYS_EACH: usize = 5;
+/// There is room for so many tags more than are asked for, and for one in so many: those of clients
+/// that come later.
+const MORE: usize = 1024;
+const ONE_MORE_IN: usize = 16;
 
-/// The memory of a filter: lines of tags, a power of two of them, [`COUNTING`] lines of counters,
-/// then the keys, a word for each of them that is the filter's own, and the useless copies.
+/// The memory of a filter: lines of tags, [`COUNTING`] lines of counters, then the keys, a word for
+/// each of them that is the filter's own, and the useless copies.
 ///
 /// A tag takes part by its fold, as in [`super::TagTable`]. Each half of the fold leads to a line.
 /// A place in it has both halves in 32 bits, and the number of the tag's key, from 1 on. Two tags
@@ -91,23 +91,24 @@ impl FilterDrops {
 impl SharedTags {
     /// Lines that hold so many tags, and all else.
     pub fn lines_for(tags: usize) -> usize {
-        let lines = tags.div_ceil(EXPECTED).max(FEWEST).next_power_of_two();
-        lines + COUNTING + lines * KEY_LINES + lines / 2 + COPY_LINES
+        let room = tags.saturating_add(tags / ONE_MORE_IN).saturating_add(MORE);
+        let lines = room.div_ceil(KEYS_EACH).next_multiple_of(WORDS);
+        lines + COUNTING + key_lines(lines) + rate_lines(lines) + COPY_LINES
     }
 
     /// A table in this memory, which is all zero. `None` if its size is none of
     /// [`SharedTags::lines_for`].
     pub fn new(memory: &'static [Line]) -> Option<Self> {
-        let of_tags = memory.len().checked_sub(COUNTING + COPY_LINES)?;
-        // Half a line for the filter's own words.
-        let count = 2 * of_tags / (2 + 2 * KEY_LINES + 1);
-        if Self::lines_for(EXPECTED * count) != memory.len() {
+        let for_tags = memory.len().checked_sub(COUNTING + COPY_LINES)?;
+        let eight = WORDS + key_lines(WORDS) + rate_lines(WORDS);
+        let count = for_tags / eight * WORDS;
+        if count == 0 || !for_tags.is_multiple_of(eight) {
             return None;
         }
         let (lines, rest) = memory.split_at_checked(count)?;
         let (counters, rest) = rest.split_at_checked(COUNTING)?;
-        let (keys, rest) = rest.split_at_checked(count * KEY_LINES)?;
-        let (_, copies) = rest.split_at_checked(count / 2)?;
+        let (keys, rest) = rest.split_at_checked(key_lines(count))?;
+        let (_, copies) = rest.split_at_checked(rate_lines(count))?;
         let (keys, copies) = (FilterKeys(keys), UselessCopies(copies));
         Some(Self {
             #[cfg(any(test, fuzzing))]
@@ -135,12 +136,12 @@ impl SharedTags {
 
     /// The first line of the filter's own words: each line has those of eight keys.
     pub fn rates_at(&self) -> usize {
-        self.keys_at() + self.len() * KEY_LINES
+        self.keys_at() + key_lines(self.len())
     }
 
     /// The first line of useless copies.
     pub fn copies_at(&self) -> usize {
-        self.rates_at() + self.len() / 2
+        self.rates_at() + rate_lines(self.len())
     }
 
     /// Adds a tag. One that is added twice must be removed twice.
@@ -223,12 +224,22 @@ impl SharedTags {
 
     /// The two lines that a tag may be in: by the lower and by the upper half of its fold.
     fn homes_of(&self, fold: u64) -> [Home; 2] {
-        let last = self.lines.len() - 1;
+        let count = self.lines.len();
         let [lower, upper] = [fold as u32, (fold >> 32) as u32];
-        let home = |half: u32, bits| Home { line: &self.lines[half as usize & last], bits };
+        let home = |half: u32, bits| Home { line: &self.lines[half as usize % count], bits };
         // They differ, as both may be the same line.
         [home(lower, lower ^ upper), home(upper, !(lower ^ upper))]
     }
+}
+
+/// Lines with the keys that belong to so many lines of tags, a multiple of [`WORDS`].
+fn key_lines(lines: usize) -> usize {
+    lines * KEYS_EACH * KEY_WORDS / WORDS
+}
+
+/// Lines with a word for each of these keys.
+fn rate_lines(lines: usize) -> usize {
+    lines * KEYS_EACH / WORDS
 }
 
 /// The number of the key in a place that has these bits of a tag.

@@ -6,23 +6,45 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::{SLOTS, TAG};
 
-/// Every valid tag: the [`SLOTS`] of each client, 16 bytes each. Packets add none.
+/// Every valid tag: the [`SLOTS`] of each client, 12 bytes each. Packets add none.
 #[derive(Default)]
 pub struct TagTable {
-    owners: HashMap<u64, TagOwner, BuildHasherDefault<TagHasher>>,
+    owners: HashMap<Fold, Owner, BuildHasherDefault<TagHasher>>,
 }
+
+/// A folded tag, so that an owner behind it needs no padding.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(Rust, packed(4))]
+struct Fold(u64);
+
+/// A [`TagOwner`] in four bytes: [`SLOTS`] times its row, and its slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner(u32);
 
 /// A client's row, and which of its tags it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TagOwner {
-    /// No row at all in the table if two clients have this tag: it must not be taken for either's.
     pub row: u32,
     pub slot: u8,
 }
 
-/// Chance makes two tags equal once in 2^64 pairs. Such a pair is dead until the table is made
-/// again.
-const NOBODY: u32 = u32::MAX;
+/// Whose a tag is that two clients have: it must not be taken for either's. Chance makes two tags
+/// equal once in 2^64 pairs. Such a pair is dead until the table is made again.
+const NOBODY: Owner = Owner(u32::MAX);
+
+impl Owner {
+    fn new(row: u32, slot: u32) -> Self {
+        Self(row * SLOTS as u32 + slot)
+    }
+
+    fn row(self) -> u32 {
+        self.0 / SLOTS as u32
+    }
+
+    fn slot(self) -> u8 {
+        (self.0 % SLOTS as u32) as u8
+    }
+}
 
 impl TagTable {
     /// Makes room for the tags of so many clients.
@@ -34,16 +56,16 @@ impl TagTable {
     pub fn insert(&mut self, row: u32, tags: &[Option<[u8; TAG]>; SLOTS]) {
         for (slot, tag) in (0..).zip(tags) {
             let Some(tag) = tag else { continue };
-            let mine = TagOwner { row, slot };
-            let owner = self.owners.entry(fold(tag)).or_insert(mine);
-            *owner = if owner.row == row { mine } else { TagOwner { row: NOBODY, slot } };
+            let mine = Owner::new(row, slot);
+            let owner = self.owners.entry(Fold(fold(tag))).or_insert(mine);
+            *owner = if owner.row() == row { mine } else { NOBODY };
         }
     }
 
     /// Removes the tags of the client in `row`.
     pub fn remove(&mut self, row: u32, tags: &[Option<[u8; TAG]>; SLOTS]) {
-        for tag in tags.iter().flatten().map(fold) {
-            if self.owners.get(&tag).is_some_and(|owner| owner.row == row) {
+        for tag in tags.iter().flatten().map(|tag| Fold(fold(tag))) {
+            if self.owners.get(&tag).is_some_and(|owner| owner.row() == row) {
                 self.owners.remove(&tag);
             }
         }
@@ -53,8 +75,11 @@ impl TagTable {
     pub fn find(&self, tag: &[u8; TAG]) -> Option<TagOwner> {
         #[cfg(test)]
         crate::core::op_counter::count(|done| done.look_ups += 1);
-        let owner = *self.owners.get(&fold(tag))?;
-        if owner.row == NOBODY { None } else { Some(owner) }
+        let owner = *self.owners.get(&Fold(fold(tag)))?;
+        if owner == NOBODY {
+            return None;
+        }
+        Some(TagOwner { row: owner.row(), slot: owner.slot() })
     }
 }
 
@@ -151,10 +176,11 @@ mod tests {
         for client in 0..=u8::MAX {
             for tag in tags(client, 100) {
                 let mut hasher = TagHasher::default();
-                std::hash::Hash::hash(&fold(&tag), &mut hasher);
+                std::hash::Hash::hash(&Fold(fold(&tag)), &mut hasher);
                 hashes.insert(hasher.finish());
             }
         }
         assert_eq!(hashes.len(), 1024);
+        assert_eq!(size_of::<(Fold, Owner)>(), 12);
     }
 }

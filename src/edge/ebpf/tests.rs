@@ -58,7 +58,8 @@ fn v6(payload: &[u8]) -> Vec<u8> {
 
 /// The test client's keys, as the filter has them.
 fn test_keys() -> Vec<FilterKey> {
-    test_vectors::wire_row(NOON).filter_keys(&[None; 4])
+    let row = test_vectors::wire_row(NOON);
+    row.filter_keys(&row.tags(), &[None; 4])
 }
 
 /// The program of `oracle` in the kernel, and its memory. `None` where nobody may load one: without
@@ -159,10 +160,10 @@ fn a_tag_is_found_in_the_second_of_its_lines_too() {
     assert_eq!(oracle.tagged(&today), DROPPED);
     assert!(oracle.is_dropped_early(&today));
     let tag = u128::from_be_bytes(keys[1].tag);
-    let line = ((tag >> 64) as u32 ^ tag as u32) & (oracle.tags.len() as u32 - 1);
+    let line = ((tag >> 64) as u32 ^ tag as u32) % oracle.tags.len() as u32;
     // Tags whose lines are both the first one of today's.
     for n in 1..=7 {
-        let half = u64::from(n << 16 | line);
+        let half = u64::from(n * oracle.tags.len() as u32 + line);
         let [upper, lower] = [(half << 32 | half).to_be_bytes(), [0; 8]];
         let tag = [upper, lower].concat().try_into().unwrap();
         oracle.tags.insert(&FilterKey::for_tests(tag));

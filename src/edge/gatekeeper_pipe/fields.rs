@@ -8,7 +8,7 @@ use super::{EncodedMessage, SHORT};
 use crate::core::bytes::Reader;
 use crate::core::door::{STEPS, Step};
 use crate::core::engine::KnownClient;
-use crate::core::keyring::{Day, Secret, WireRow};
+use crate::core::keyring::{Day, SLOTS, Secret, WireRow};
 use crate::core::types::{ClientId, Port, Proto, Source};
 
 /// Writes fields into a buffer that is wiped when dropped and never grows.
@@ -146,7 +146,8 @@ pub(super) fn client(reader: &mut Reader<'_>) -> Option<KnownClient> {
         (false, 0) => None,
         (false, _) => return None,
     };
-    Some(KnownClient { client, keys: WireRow::new(day, secret(reader)?) })
+    let secrets = reader.take(32 * SLOTS)?.try_into().ok()?;
+    Some(KnownClient { client, keys: WireRow::new(day, secrets) })
 }
 
 pub(super) fn day(reader: &mut Reader<'_>) -> Option<Day> {
