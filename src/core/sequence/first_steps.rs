@@ -21,15 +21,14 @@ use crate::core::keyring::{COUNTING, WORDS};
 use crate::core::sequence::KnockPacket;
 use crate::core::types::{Boot, Port, SECOND};
 
+/// Buckets of first steps. As many for sources from which a first step is expected stand behind
+/// them.
 pub const BUCKETS: usize = 1 << 16;
-/// The buckets of sources from which a first step is expected, behind those of first steps. Few:
-/// only knocks under way, and the noise of the Internet, need them.
-pub const EXPECTED: usize = 1 << 13;
-/// The bits of such a bucket with the number of the step; the others are nanoseconds.
+/// The bits of a bucket of sources with the number of the step; the others are nanoseconds.
 pub const NUMBER: u64 = HELD as u64 - 1;
 /// The line behind the buckets. Its first word is the time that the filter writes into those of
 /// first steps; 0 = the filter holds nothing.
-pub const CONTROL: usize = (BUCKETS + EXPECTED) / WORDS;
+pub const CONTROL: usize = 2 * BUCKETS / WORDS;
 /// All lines: [`COUNTING`] lines of counters are the last ones.
 pub const LINES: usize = CONTROL + 1 + COUNTING;
 /// The word of a line of counters that counts packets held.
@@ -132,14 +131,14 @@ impl FirstSteps {
 
     fn bucket(&self, source: IpAddr, destination: IpAddr, step: Step) -> &'static AtomicU64 {
         let hash = mix(hash_addresses(self.seed, source, destination), code(step).into());
-        self.word(place(hash, BUCKETS))
+        self.word(place(hash))
     }
 
     /// The last step of this source after which first steps are expected.
     #[cfg(any(test, fuzzing))]
     pub fn expected(&self, source: IpAddr, destination: IpAddr) -> &'static AtomicU64 {
         let hash = hash_addresses(self.seed, source, destination);
-        self.word(BUCKETS + place(hash, EXPECTED))
+        self.word(BUCKETS + place(hash))
     }
 
     fn word(&self, index: usize) -> &'static AtomicU64 {
@@ -186,10 +185,10 @@ fn mix(hash: u64, word: u64) -> u64 {
     hash ^ hash >> 32
 }
 
-/// The bucket of a hash, of so many: a power of two.
-fn place(hash: u64, buckets: usize) -> usize {
-    let top = hash.wrapping_mul(MULTIPLIER) >> (u64::BITS - buckets.trailing_zeros());
-    usize::try_from(top).unwrap_or(0) % buckets
+/// The bucket of a hash.
+fn place(hash: u64) -> usize {
+    let top = hash.wrapping_mul(MULTIPLIER) >> (u64::BITS - BUCKETS.trailing_zeros());
+    usize::try_from(top).unwrap_or(0) % BUCKETS
 }
 
 fn as_v6(address: IpAddr) -> [u8; 16] {
@@ -268,15 +267,14 @@ mod tests {
     #[test]
     fn sources_are_spread_over_all_buckets() {
         for seed in [0, 1, 0x0123_4567_89ab_cdef] {
-            for buckets in [BUCKETS, EXPECTED] {
-                let mut sizes = vec![0u32; buckets];
-                for n in 0..buckets as u32 * 8 {
+            for step in [None, Some(7000)] {
+                let mut sizes = vec![0u32; BUCKETS];
+                for n in 0..BUCKETS as u32 * 8 {
                     let hash = hash_addresses(seed, v4(0x0a00_0000 + n), TO);
-                    let steps = if buckets == BUCKETS { mix(hash, 7000) } else { hash };
-                    sizes[place(steps, buckets)] += 1;
+                    sizes[place(step.map_or(hash, |step| mix(hash, step)))] += 1;
                 }
                 let empty = sizes.iter().filter(|size| **size == 0).count();
-                assert!(empty < buckets / 100 && sizes.iter().all(|size| *size < 64), "{empty}");
+                assert!(empty < BUCKETS / 100 && sizes.iter().all(|size| *size < 64), "{empty}");
             }
         }
     }

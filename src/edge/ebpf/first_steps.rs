@@ -15,7 +15,7 @@ use super::{bpf, find_counters, find_line};
 use crate::core::door::TcpFlags;
 use crate::core::keyring::WORDS;
 use crate::core::sequence::first_steps::{
-    BUCKETS, CONTROL, EXPECTED, FirstSteps, HELD_PACKETS, MULTIPLIER, NUMBER, code,
+    BUCKETS, CONTROL, FirstSteps, HELD_PACKETS, MULTIPLIER, NUMBER, code,
 };
 
 /// What the program needs to hold first steps.
@@ -194,11 +194,11 @@ fn mix(asm: &mut Assembler) {
     asm.op64(Operation::Xor, VALUE, R1);
 }
 
-/// `R0` = the address of the bucket of the hash, one of so many behind line `first`.
-fn find_bucket(asm: &mut Assembler, map: i32, first: usize, buckets: usize, pass: Label) {
+/// `R0` = the address of the bucket of the hash, of those from line `first` on.
+fn find_bucket(asm: &mut Assembler, map: i32, first: usize, pass: Label) {
     asm.load_number(BUCKET, MULTIPLIER);
     asm.op64(Operation::Multiply, BUCKET, VALUE);
-    asm.op64_with(Operation::ShiftRight, BUCKET, (u64::BITS - buckets.trailing_zeros()) as i32);
+    asm.op64_with(Operation::ShiftRight, BUCKET, (u64::BITS - BUCKETS.trailing_zeros()) as i32);
     asm.copy(R1, BUCKET);
     asm.op64_with(Operation::ShiftRight, R1, WORDS.trailing_zeros() as i32);
     asm.op64_with(Operation::Add, R1, first as i32);
@@ -210,7 +210,7 @@ fn find_bucket(asm: &mut Assembler, map: i32, first: usize, buckets: usize, pass
 
 /// `R0` = the address of the last step of this source after which first steps are expected.
 fn find_expected(asm: &mut Assembler, map: i32, pass: Label) {
-    find_bucket(asm, map, BUCKETS / WORDS, EXPECTED, pass);
+    find_bucket(asm, map, BUCKETS / WORDS, pass);
 }
 
 /// Goes to `passed` if this first step is expected from its source.
@@ -238,7 +238,7 @@ fn keep_time(asm: &mut Assembler, map: i32, pass: Label) {
     let none = asm.label();
     asm.load(Size::Word, R1, STACK, CODE);
     mix(asm);
-    find_bucket(asm, map, 0, BUCKETS, pass);
+    find_bucket(asm, map, 0, pass);
     asm.copy(BUCKET, R0);
     asm.set(R1, CONTROL as i32);
     find_line(asm, map, pass);
