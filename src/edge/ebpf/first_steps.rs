@@ -6,8 +6,8 @@
 //! anything, the packet passes. Whether the destination is ours is left to the reader: it is a part
 //! of the hash.
 //!
-//! A first step that some door has later too passes from a source that made the step before it: the
-//! program keeps the time of that, see [`expect`].
+//! A first step that some door has later too passes from a source that made the step before it. The
+//! program keeps the last such step of each source, and its time: see [`expect`].
 
 use super::assembler::*;
 use super::translation::{CONTEXT, X, context};
