@@ -429,7 +429,8 @@ fn a_flood_of_half_knocks_neither_fills_the_log_nor_keeps_a_knock_out() {
     let _daemon = machine.start();
     machine.flood(3000, |_| &[7001, 7002]);
     machine.knock("7001:udp 7002:udp 7003:udp");
-    machine.wait_for("open");
+    // On a machine that stalls, the door has closed again.
+    until("the door opens", || machine.did().starts_with("open"));
     let stages = machine.log().matches("Stage").count();
     assert!((500..3000).contains(&stages), "{stages} lines");
 }
