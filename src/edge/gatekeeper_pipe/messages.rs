@@ -75,8 +75,8 @@ pub enum ToListener {
     MakeXdp,
     /// The first steps that the filter may hold during a flood.
     FirstSteps(HeldSteps),
-    /// Set-up is over: open the sockets, drop all privileges, become this user if there is one, send `Ready`, listen.
-    /// `user`: user and group id.
+    /// Set-up is over: open the sockets, drop all privileges, become this user if there is one, send
+    /// `Ready`, listen. `user`: user and group id.
     Go { user: Option<(u32, u32)> },
     /// The verdict that completes a knock.
     Verdict {
